@@ -1,0 +1,112 @@
+"""A trained network together with what it needs to be used: preprocessing, bounds, class names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from untrojan.errors import ShapeError, UnsupportedError, UsageError
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] to logits.
+
+    module: any network that maps float32 [N, C, H, W] to logits [N, K].
+    mean, std: per channel, in [0, 1] image units; the input is normalised with them (default: not at all).
+    class_names: K names; ``num_classes`` follows from them, or from the first batch that passes.
+    input_shape: (C, H, W) that the network wants; None means whatever the images have.
+
+    >>> classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    >>> classifier(torch.zeros(5, 3, 2, 2)).shape
+    torch.Size([5, 2])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+        input_shape: tuple[int, int, int] | None = None,
+    ):
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise UnsupportedError(f"a classifier is made from a torch.nn.Module, got {type(module).__name__}")
+        self.module = module
+        self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        offsets, scales = list(mean) if mean is not None else [0.0], list(std) if std is not None else [1.0]
+        if len(offsets) != len(scales) and 1 not in (len(offsets), len(scales)):
+            raise UsageError(f"mean has {len(offsets)} values and std {len(scales)}; give one per channel each")
+        if any(not 0 < s < float("inf") for s in scales):
+            raise UsageError(f"std must be positive, got {scales}")
+        first = next(module.parameters(), None)
+        device = first.device if first is not None else torch.device("cpu")
+        self.register_buffer("mean", torch.tensor(offsets, device=device).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(scales, device=device).view(1, -1, 1, 1), persistent=False)
+        self.normalises = mean is not None or std is not None
+        self.train(module.training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters live."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of images [N, C, H, W]: uint8 in 0..255, or floating point in [0, 1]."""
+        logits = self.module(self.normalise(self.as_float(images)))
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise UnsupportedError(f"the network must return logits [N, K], it returned {came}; wrap it so that it does")
+        return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Apply mean and std to float images."""
+        return (images - self.mean) / self.std if self.normalises else images
+
+    def as_float(self, images: Tensor) -> Tensor:
+        """Float32 images in [0, 1] on this classifier's device; raises ShapeError if they cannot be that."""
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            came = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ShapeError(f"expected a batch of images [N,C,H,W], got {came}")
+        if self.input_shape is not None and tuple(images.shape[1:]) != self.input_shape:
+            raise ShapeError(
+                f"this classifier takes images of shape {'x'.join(map(str, self.input_shape))}, "
+                f"got {'x'.join(map(str, images.shape[1:]))}"
+            )
+        if images.dtype == torch.uint8:
+            return images.to(self.device).to(torch.float32) / 255
+        if not images.is_floating_point():
+            raise ShapeError(f"expected uint8 images in 0..255 or float images in [0, 1], got {images.dtype}")
+        return images.to(self.device, torch.float32)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch_size: int = 256) -> Tensor:
+        """Logits [N, K] of any number of images, batch by batch, in evaluation mode, without gradients."""
+        training = self.training
+        self.eval()
+        try:
+            return torch.cat([self(batch) for batch in images.split(batch_size)])
+        finally:
+            self.train(training)
+
+    def sha256(self) -> str:
+        """A hash of the network's parameters and buffers and of the preprocessing: the victim's identity.
+
+        It does not depend on the file format that the weights came in, nor on the device.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            raw = cast(Tensor, tensor).detach().cpu().contiguous().flatten()
+            digest.update(raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
+        digest.update(str((self.mean.flatten().tolist(), self.std.flatten().tolist())).encode())
+        return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""Frozen, versioned results. What was not measured is None, never zero.
+
+The JSON forms are the tool's public formats: other programs read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from untrojan.triggers import Trigger
+
+
+class Record(BaseModel):
+    """Base of all records: immutable; unknown fields are refused when one is read from a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Cost(Record):
+    """What was spent, counted by hooks at the classifier: every pass, whoever asked for it."""
+
+    seconds: float
+    images_forward: int
+    images_forward_backward: int
+
+
+class PairScore(Record):
+    """One inverted trigger: ``size`` is its kind's norm, ``score`` its anomaly score; None if nothing flips the pair."""
+
+    source: int
+    target: int
+    kind: str
+    size: float | None
+    score: float | None
+    detected: bool
+
+
+class VictimInfo(Record):
+    """Which classifier a result is about. ``sha256`` is over its tensors and preprocessing, not over a file."""
+
+    sha256: str
+    classes: int
+    class_names: tuple[str, ...] | None = None
+    input_shape: tuple[int, int, int]
+    model: str | None = None
+    weights: str | None = None
+
+
+class ScanReport(Record):
+    """The answer of a scan: ``verdict``, and what it rests on.
+
+    ``triggers`` (not part of the JSON) holds, per detected (target, kind), the trigger re-estimated on all its
+    detected sources.
+    """
+
+    schema_: Literal["untrojan-scan-1"] = Field("untrojan-scan-1", alias="schema")
+    verdict: Literal["backdoor", "clean", "inconclusive"]
+    p_value: float | None = None
+    reason: str
+    targets: tuple[int, ...]
+    pairs: tuple[PairScore, ...]
+    cost: Cost
+    victim: VictimInfo
+    images: int
+    seed: int
+    settings: dict[str, Any]
+    version: str
+
+    _triggers: dict[tuple[int, str], Trigger] = PrivateAttr(default_factory=dict)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    @property
+    def triggers(self) -> Mapping[tuple[int, str], Trigger]:
+        """Re-estimated triggers by (target class, kind)."""
+        return self._triggers
+
+    def with_triggers(self, triggers: Mapping[tuple[int, str], Trigger]) -> ScanReport:
+        """The same report, carrying these triggers."""
+        copy = self.model_copy()
+        copy._triggers = dict(triggers)
+        return copy
+
+    def sources(self, target: int) -> tuple[int, ...]:
+        """The detected source classes of a target, over all kinds, ascending."""
+        return tuple(sorted({p.source for p in self.pairs if p.detected and p.target == target}))
+
+
+class Rate(Record):
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Before(Record):
+    """The victim alone."""
+
+    acc: Rate | None
+    asr: Rate | None = None
+    asr_floor: Rate | None = None
+    sia: Rate | None = None
+    sia_ceiling: Rate | None = None
+
+
+class After(Record):
+    """The victim behind its guard."""
+
+    acc: Rate | None
+    asr: Rate | None = None
+    sia: Rate | None = None
+    tpr: Rate | None = None
+    tpr_of_successful: Rate | None = None
+    fpr: Rate | None = None
+    fpr_all: Rate | None = None
+
+
+class Counts(Record):
+    """How many images each rate stands on; ``left_out`` are those that the guard was made with."""
+
+    clean: int
+    triggered: int | None = None
+    successful: int | None = None
+    target_clean: int | None = None
+    left_out: int = 0
+
+
+class Evaluation(Record):
+    """Rates before and after, exactly as the paper defines them."""
+
+    schema_: Literal["untrojan-evaluation-1"] = Field("untrojan-evaluation-1", alias="schema")
+    before: Before
+    after: After | None
+    counts: Counts
+    setting: str | None = None
+    victim: VictimInfo
+    cost: Cost
+    seed: int
+    version: str
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class GuardCard(Record):
+    """``guard.json``: which victim a guard belongs to and how it was made."""
+
+    schema_: Literal["untrojan-guard-1"] = Field("untrojan-guard-1", alias="schema")
+    victim: VictimInfo
+    method: str
+    targets: tuple[int, ...]
+    sources: dict[int, tuple[int, ...]]
+    settings: dict[str, Any]
+    images_sha256: tuple[str, ...]
+    checks: dict[str, Any] = Field(default_factory=dict)
+    cost: Cost
+    seed: int
+    version: str
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)

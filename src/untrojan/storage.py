@@ -1,0 +1,70 @@
+"""Files: whole or not at all, and safetensors checked before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from untrojan.errors import CheckpointError, OutputError
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing: a temporary file beside it, then a rename.
+
+    Raises OutputError (no permission, disk full, ...); nothing half-written stays behind.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") \
+            from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    The library checks header and offsets against the file's size before it allocates; every way in which a file can
+    be wrong is one CheckpointError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return tensors, dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+
+
+def all_finite(tensors: dict[str, Tensor]) -> bool:
+    """Whether no floating-point tensor holds a NaN or an infinity."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,167 @@
+"""Triggers: what an attacker stamps on an image, true or estimated, and their file.
+
+Attacks make them, detection estimates them, correction and evaluation stamp them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from untrojan.errors import CheckpointError, ShapeError
+from untrojan.setting import Setting
+from untrojan.storage import read_safetensors, write_bytes
+
+FORMAT = "untrojan-trigger-1"
+
+
+def to_grid(images: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to 1/255, the values that an 8-bit image can hold. Shape and dtype are kept."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+class Trigger(ABC):
+    """A function on images in [0, 1]. Its tensors are float32 and never need a gradient."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that define this trigger, by their names in the file."""
+
+    @abstractmethod
+    def apply(self, images: Tensor) -> Tensor:
+        """The stamped images before clipping and rounding: float [N, C, H, W] to the same shape."""
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """The stamped images, clipped to [0, 1] and rounded to 1/255.
+
+        images: float [N, C, H, W] in [0, 1], on any device. Raises ShapeError if the trigger has another size.
+        """
+        want = self.image_shape
+        if images.ndim != 4 or (images.shape[1] != want[0] and want[0] != 1) or images.shape[2:] != want[1:]:
+            raise ShapeError(
+                f"the trigger is for images of shape {'x'.join(map(str, want))}, "
+                f"got a batch of shape {tuple(images.shape)}"
+            )
+        return to_grid(self.apply(images))
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it can be stamped on."""
+
+    @property
+    @abstractmethod
+    def size(self) -> float:
+        """How much of the image it takes: the statistic of its kind (mask L1 in pixels, L2 norm of delta, ...)."""
+
+    def sha256(self) -> str:
+        """A hash of kind and tensors."""
+        digest = hashlib.sha256(self.kind.encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(name.encode() + str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class PatchTrigger(Trigger):
+    """x becomes (1 - mask) x + mask pattern. mask: [1, H, W] in [0, 1]; pattern: [C, H, W] in [0, 1]."""
+
+    kind = "patch"
+
+    def __init__(self, mask: Tensor, pattern: Tensor):
+        if mask.ndim != 3 or mask.shape[0] != 1 or pattern.ndim != 3 or pattern.shape[1:] != mask.shape[1:]:
+            raise ShapeError(
+                f"a patch trigger has mask [1,H,W] and pattern [C,H,W], got {list(mask.shape)} and {list(pattern.shape)}"
+            )
+        _require_range("mask", mask, 0, 1)
+        _require_range("pattern", pattern, 0, 1)
+        self.mask = mask.detach().to(torch.float32)
+        self.pattern = pattern.detach().to(torch.float32)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"mask": self.mask, "pattern": self.pattern}
+
+    def apply(self, images: Tensor) -> Tensor:
+        mask, pattern = self.mask.to(images.device), self.pattern.to(images.device)
+        return images + mask * (pattern - images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.pattern.shape[0], self.pattern.shape[1], self.pattern.shape[2]
+
+    @property
+    def size(self) -> float:
+        """L1 norm of the mask, in pixels."""
+        return float(self.mask.sum())
+
+
+class AdditiveTrigger(Trigger):
+    """x becomes x + delta, clipped. delta: [C, H, W] in [-1, 1]."""
+
+    kind = "additive"
+
+    def __init__(self, delta: Tensor):
+        if delta.ndim != 3:
+            raise ShapeError(f"an additive trigger has delta [C,H,W], got {list(delta.shape)}")
+        _require_range("delta", delta, -1, 1)
+        self.delta = delta.detach().to(torch.float32)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"delta": self.delta}
+
+    def apply(self, images: Tensor) -> Tensor:
+        return images + self.delta.to(images.device)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.delta.shape[0], self.delta.shape[1], self.delta.shape[2]
+
+    @property
+    def size(self) -> float:
+        """L2 norm of delta."""
+        return float(self.delta.norm())
+
+
+TRIGGER_KINDS: dict[str, type[Trigger]] = {"patch": PatchTrigger, "additive": AdditiveTrigger}
+
+
+def trigger_from_tensors(kind: str, tensors: Mapping[str, Tensor], where: str) -> Trigger:
+    """Build a trigger of a registered kind; raises CheckpointError, naming ``where``, if the tensors do not fit it."""
+    if kind not in TRIGGER_KINDS:
+        raise CheckpointError(f"{where}: trigger kind '{kind}' is not one of {', '.join(TRIGGER_KINDS)}")
+    try:
+        return TRIGGER_KINDS[kind](**tensors)
+    except (TypeError, ShapeError) as error:
+        raise CheckpointError(f"{where}: not a valid {kind} trigger: {error}") from None
+
+
+def save_trigger(path: str | Path, trigger: Trigger, setting: Setting) -> None:
+    """Write a trigger file (``interface.md``: format untrojan-trigger-1), all of it or nothing."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trigger.tensors().items()}
+    metadata = {"format": FORMAT, "kind": trigger.kind, "setting": str(setting)}
+    write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
+
+
+def load_trigger(path: str | Path) -> tuple[Trigger, Setting]:
+    """Read a trigger file; raises CheckpointError if it is not one."""
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a trigger file, its metadata has no format '{FORMAT}'")
+    setting = Setting.parse(metadata.get("setting", ""))
+    return trigger_from_tensors(metadata.get("kind", ""), tensors, str(path)), setting
+
+
+def _require_range(name: str, tensor: Tensor, low: float, high: float) -> None:
+    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        raise ShapeError(f"{name} must be finite floating-point numbers, got {tensor.dtype}")
+    if tensor.numel() == 0 or float(tensor.min()) < low or float(tensor.max()) > high:
+        raise ShapeError(f"{name} must lie in [{low}, {high}]")

@@ -1,0 +1,69 @@
+"""What a kind of data source is, and how class names of data and classifier are brought together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from untrojan.data.decoding import Picture, shown
+from untrojan.errors import DataError
+
+
+class Source(ABC):
+    """Labelled images that are not decoded yet: labels come first, so that only the images drawn are ever read.
+
+    A subclass is constructed from what the user wrote and, if known, the classifier's class names; it raises
+    UntrojanError if that cannot be read.
+    """
+
+    form: ClassVar[str]
+    """How a user writes it, for messages."""
+
+    labels: Tensor
+    """int64 [N]."""
+    class_names: tuple[str, ...] | None
+    """By label; None if not known."""
+    where: str
+    """What it is, for people."""
+
+    @abstractmethod
+    def __init__(self, spec: str, class_names: Sequence[str] | None): ...
+
+    @classmethod
+    @abstractmethod
+    def takes(cls, spec: str) -> bool:
+        """Whether ``spec`` is written in this source's form."""
+
+    @abstractmethod
+    def pictures(self, index: Tensor) -> Iterator[tuple[str, Picture]]:
+        """The images at ``index`` (int64 [M], ascending), in that order, each with a name for messages."""
+
+
+def align_labels(
+    labels: Tensor, own: tuple[str, ...] | None, wanted: Sequence[str] | None, where: str
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    """Labels numbered as the classifier numbers its classes, and the class names to use.
+
+    own: the data's class names by label; wanted: the classifier's. If every own name is one of the classifier's,
+    labels go by name; if the two use different words, they stay as they are. If names that both use stand for
+    different numbers and the rest does not match, there is no telling: DataError.
+    """
+    if own is None or wanted is None:
+        return labels, own if wanted is None else tuple(wanted)
+    place = {name: number for number, name in enumerate(wanted)}
+    unambiguous = len(place) == len(wanted) and len(set(own)) == len(own)
+    if unambiguous and all(name in place for name in own):
+        table = torch.tensor([place[name] for name in own], dtype=torch.int64)
+        known = (labels >= 0) & (labels < len(own))
+        return torch.where(known, table[labels.clamp(0, len(own) - 1)], labels), tuple(wanted)
+    for number, name in enumerate(own):
+        if unambiguous and place.get(name, number) != number:
+            raise DataError(
+                f"{where}: class '{shown(name)}' is number {number} here and {place[name]} in the classifier, and not "
+                "all class names agree; give both the same class names"
+            )
+    return labels, tuple(wanted)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from report_examples import clean_scan, evaluation, full, guard, rate, scan
+
+from untrojan.errors import DataError
+from untrojan.records import Evaluation, GuardCard, Record, ScanReport
+from untrojan.report import FORMATS, ReportContent, render_json
+
+RECORDS: dict[str, Record] = {"scan": scan(), "clean": clean_scan(), "evaluation": evaluation(False), "guard": guard()}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_schema_first_two_spaces_and_a_newline(name: str) -> None:
+    text = render_json(RECORDS[name])
+    assert text.startswith('{\n  "schema": "untrojan-')
+    assert text.endswith("}\n")
+    assert "schema_" not in text
+
+
+def test_what_is_written_can_be_read_again() -> None:
+    assert ScanReport.model_validate_json(render_json(scan())) == scan()
+    assert Evaluation.model_validate_json(render_json(evaluation())) == evaluation()
+    assert GuardCard.model_validate_json(render_json(guard())) == guard()
+
+
+def test_what_was_not_measured_is_null() -> None:
+    written = json.loads(render_json(evaluation()))
+    assert written["after"]["tpr_of_successful"] is None
+    assert written["before"]["acc"] == {"value": 0.812, "low": pytest.approx(0.802), "high": pytest.approx(0.822)}
+    assert json.loads(render_json(evaluation(False)))["after"] is None
+
+
+def test_no_number_that_json_does_not_have() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    record = guard(settings={"a": math.nan, "b": {"c": [math.inf, -math.inf, 1.0]}}, checks={"rate": rate(0.5)})
+    written = json.loads(render_json(record), parse_constant=refuse)
+    assert written["settings"] == {"a": None, "b": {"c": [None, None, 1.0]}}
+
+
+@pytest.mark.parametrize("value", [object(), "\udcff"], ids=["object", "surrogate"])
+def test_a_setting_without_a_json_form_is_our_error(value: object) -> None:
+    with pytest.raises(DataError, match="GuardCard has no JSON form"):
+        render_json(guard(settings={"x": value}))
+
+
+def test_a_report_with_one_record_is_that_record() -> None:
+    assert FORMATS["json"](ReportContent(scan=scan())) == render_json(scan())
+
+
+def test_a_report_with_several_holds_each_under_its_name() -> None:
+    text = FORMATS["json"](full())
+    written = json.loads(text)
+    assert list(written) == ["schema", "scan", "guard", "evaluation"]
+    assert written["schema"] == "untrojan-report-1"
+    assert written["scan"] == json.loads(render_json(scan()))
+    assert text.endswith("}\n")
+    assert json.loads(FORMATS["json"](ReportContent()))["scan"] is None

@@ -1,0 +1,127 @@
+"""The entry point: from arguments to an exit code, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from untrojan.cli.demo import demo
+from untrojan.cli.doctor import doctor
+from untrojan.cli.evaluate import evaluate
+from untrojan.cli.output import ARGUMENTS
+from untrojan.cli.poison import poison
+from untrojan.cli.predict import predict
+from untrojan.cli.repair import repair
+from untrojan.cli.scan import scan
+from untrojan.cli.streams import close_output, say, write_text
+from untrojan.errors import UntrojanError
+from untrojan.version import version
+
+COMMANDS = (demo, scan, repair, evaluate, predict, poison, doctor)
+INTERRUPTED = 130
+# The parser's errors have no public name; they are what the public one derives from.
+ParserError: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="untrojan",
+    help="Find a backdoor in an image classifier that you did not train, and make it safe to use.",
+    epilog="Exit codes: 0 done, 2 error, 3 unsupported model or data, 4 wrong usage; scan: 0 clean, 1 backdoor found.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in COMMANDS:
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int:
+    if show_version:
+        write_text(f"untrojan {version()}\n")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        with contextlib.redirect_stdout(sys.stderr):
+            print(context.get_help())
+        raise typer.Exit(4)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; nothing is raised.
+
+    arguments: without the program's name; default those of the process. Errors are one line on stderr; with ``--debug``
+    or UNTROJAN_DEBUG=1 the traceback comes before it.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    debug = "--debug" in arguments or os.environ.get("UNTROJAN_DEBUG", "") not in ("", "0")
+    token = ARGUMENTS.set(arguments)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            code = _run(arguments)
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        code, line = explain(error)
+        if line:
+            say(f"untrojan: error: {line}")
+    finally:
+        ARGUMENTS.reset(token)
+    return code if close_output() else max(code, 2)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    code = typer.main.get_command(app).main(args=list(arguments), prog_name="untrojan", standalone_mode=False)
+    if code == INTERRUPTED:  # how the parser passes Ctrl-C on
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one line for whatever ended a command."""
+    if isinstance(error, UntrojanError):
+        return error.exit_code, _one_line(error)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return INTERRUPTED, "interrupted; nothing half-written was left"
+    if isinstance(error, ParserError):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "untrojan"
+        text = _one_line(getattr(error, "format_message", error.__str__)())
+        return 4, f"{text.rstrip('.')}; see '{command} --help'"
+    if isinstance(error, SystemExit):  # how the parser ends when the other end of a pipe is closed
+        return 2, ""
+    if _out_of_memory(error):
+        return 2, (
+            f"out of memory ({_one_line(error)[:120]}); take fewer images with --limit, close other programs, "
+            "or use --device cpu if the GPU is too small"
+        )
+    return 2, (
+        f"unexpected {type(error).__name__}: {_one_line(error)[:200]}; this is a fault of untrojan, please report it "
+        "with the traceback that --debug (or UNTROJAN_DEBUG=1) shows"
+    )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # By name, as torch may not be loaded yet: OutOfMemoryError on a GPU, a plain RuntimeError on a CPU.
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -1,0 +1,95 @@
+"""Options that several commands share: each means the same everywhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_VICTIM, _COMMON = "The classifier", "Everywhere"
+
+
+class Format(StrEnum):
+    """What goes to stdout."""
+
+    text = "text"
+    json = "json"
+    html = "html"
+
+
+class PlainFormat(StrEnum):
+    """What goes to stdout, of a command that has no page to show."""
+
+    text = "text"
+    json = "json"
+
+
+Victim = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="VICTIM", help="Folder with victim.json; or give --model and --weights.", show_default=False
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACTORY",
+        help="file.py:callable or package.module:callable, whose code is run, or a built-in such as "
+        "resnet18?width=16&classes=10.",
+        rich_help_panel=_VICTIM,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="safetensors, or a plain PyTorch state_dict.", rich_help_panel=_VICTIM),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M,M,M",
+        help="Per channel, what the model wants subtracted from its input in [0, 1], such as 0.49,0.48,0.45.",
+        rich_help_panel=_VICTIM,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(metavar="S,S,S", help="Per channel, what it is then divided by.", rich_help_panel=_VICTIM),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="CxHxW",
+        help="Shape that the model wants, such as 3x32x32; images are converted and resized to it.",
+        show_default="the data's own",
+        rich_help_panel=_VICTIM,
+    ),
+]
+Clean = Annotated[
+    str,
+    typer.Option(
+        metavar="DATA",
+        help="Clean labelled images: a folder with one sub-folder per class, a .parquet file or folder, or digits.",
+        show_default=False,
+    ),
+]
+TestData = Annotated[
+    str,
+    typer.Option("--test", metavar="DATA", help="Labelled images to measure on, as for --clean.", show_default=False),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Draw N images, balanced over the classes.", show_default=False),
+]
+Seed = Annotated[
+    int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of all random choices.", rich_help_panel=_COMMON)
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=_COMMON)]
+Output = Annotated[Format, typer.Option("--format", help="What is printed on stdout.", rich_help_panel=_COMMON)]
+PlainOutput = Annotated[
+    PlainFormat, typer.Option("--format", help="What is printed on stdout.", rich_help_panel=_COMMON)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=_COMMON)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_COMMON)]

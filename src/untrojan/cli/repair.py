@@ -1,0 +1,77 @@
+"""``untrojan repair``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from untrojan.cli import options
+from untrojan.cli.bars import progress_shown
+from untrojan.cli.output import command_line, require_writable, staged
+from untrojan.cli.streams import write_data, write_report, write_text
+from untrojan.cli.victim import load_fitting, load_scan_of, load_victim
+from untrojan.errors import InconclusiveError
+
+FILES = ("guard.safetensors", "guard.json")
+NOTHING = "the scan found no backdoor, so there is nothing to repair; no guard was written"
+
+
+def repair(
+    *,
+    victim: options.Victim = None,
+    clean: options.Clean,
+    scan: Annotated[Path, typer.Option("--scan", metavar="DIR", help="What untrojan scan wrote.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Write guard.safetensors and guard.json there.", show_default=False
+        ),
+    ],
+    limit: options.Limit = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    shape: options.InputShape = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    output: options.Output = options.Format.text,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Make a guard for a classifier in which a scan found a backdoor."""
+    require_writable(out)
+    classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
+    report = load_scan_of(classifier, scan)
+    if report.verdict == "inconclusive":
+        raise InconclusiveError(f"the scan in {scan} was inconclusive ({report.reason}); scan again before a repair")
+
+    from untrojan.guard import save_guard
+    from untrojan.pipeline import repair as make_guard
+    from untrojan.report import ReportContent, render_html, render_json
+
+    content = ReportContent(scan=report, command=command_line(), title="untrojan repair")
+    if report.verdict == "clean":
+        if output is options.Format.json:
+            write_data(json.dumps({"guard": None, "reason": NOTHING}, indent=2) + "\n")
+        elif output is options.Format.html:
+            write_data(render_html(content))
+        else:
+            write_text(f"{NOTHING[:1].upper()}{NOTHING[1:]}.\n")
+        return 0
+    data = load_fitting(classifier, clean, limit=limit, seed=seed, shape=report.victim.input_shape)
+    with progress_shown(quiet) as progress:
+        guard = make_guard(classifier, data.images, data.labels, report, seed=seed, progress=progress)
+    card = guard.require_card()
+    with staged(out, FILES) as stage:
+        save_guard(stage, guard)
+    if output is options.Format.json:
+        write_data(render_json(card))
+    elif output is options.Format.html:
+        write_data(render_html(ReportContent(scan=report, guard=card, command=content.command, title=content.title)))
+    else:
+        write_report(ReportContent(guard=card, command=content.command, title=content.title))
+    return 0

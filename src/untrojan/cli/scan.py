@@ -1,0 +1,68 @@
+"""``untrojan scan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from untrojan.cli import options
+from untrojan.cli.bars import progress_shown
+from untrojan.cli.output import command_line, require_writable, staged
+from untrojan.cli.streams import write_data, write_report
+from untrojan.cli.victim import load_fitting, load_victim
+
+EXIT_CODES = {"clean": 0, "backdoor": 1, "inconclusive": 2}
+FILES = ("scan.json", "triggers.safetensors", "report.html")
+
+
+def scan(
+    *,
+    victim: options.Victim = None,
+    clean: options.Clean,
+    limit: options.Limit = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Write scan.json, triggers.safetensors and report.html there."),
+    ] = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    shape: options.InputShape = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    output: options.Output = options.Format.text,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Search a classifier for a backdoor. Exit code 0: none found, 1: found, 2: error or inconclusive."""
+    require_writable(out)
+    classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
+    data = load_fitting(classifier, clean, limit=limit, seed=seed)
+
+    from untrojan.pipeline import scan as search
+    from untrojan.report import ReportContent, render_html, render_json
+    from untrojan.report_pictures import trigger_pictures
+    from untrojan.scan_files import save_scan
+    from untrojan.storage import write_bytes
+
+    with progress_shown(quiet) as progress:
+        report = search(classifier, data.images, data.labels, seed=seed, progress=progress)
+    content = ReportContent(scan=report, command=command_line(), title="untrojan scan")
+    page = ""
+    if out is not None or output is options.Format.html:
+        pictures = trigger_pictures(classifier, report, data.images, data.labels)
+        page = render_html(ReportContent(scan=report, pictures=pictures, command=content.command, title=content.title))
+    if out is not None:
+        with staged(out, FILES) as stage:
+            save_scan(stage, report)
+            write_bytes(stage / "report.html", page.encode())
+    if output is options.Format.html:
+        write_data(page)
+    elif output is options.Format.json:
+        write_data(render_json(report))
+    else:
+        write_report(content)
+    return EXIT_CODES[report.verdict]

@@ -1,0 +1,23 @@
+"""Trained networks: what they are, where they come from, and how they are left after use."""
+
+from untrojan.classifier.checkpoint import load_weights, read_checkpoint
+from untrojan.classifier.classifier import Classifier
+from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.factory import build_module
+from untrojan.classifier.loading import VictimCard, load_classifier, load_victim_folder, parse_device, read_card
+from untrojan.classifier.state import as_found, rng_as_found
+
+__all__ = [
+    "Classifier",
+    "CostMeter",
+    "VictimCard",
+    "as_found",
+    "build_module",
+    "load_classifier",
+    "load_victim_folder",
+    "load_weights",
+    "parse_device",
+    "read_card",
+    "read_checkpoint",
+    "rng_as_found",
+]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from untrojan.classifier.classifier import Classifier
+from untrojan.errors import ShapeError, UnsupportedError, UsageError
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(12, 3))
+
+
+def test_bytes_and_floats_give_the_same_normalised_logits() -> None:
+    images = torch.randint(0, 256, (5, 3, 2, 2), dtype=torch.uint8)
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
+    classifier = Classifier(network().eval(), mean=mean, std=std)
+    by_hand = torch.stack([(images[:, c] / 255 - mean[c]) / std[c] for c in range(3)], 1)
+    assert torch.allclose(classifier(images), classifier.module(by_hand), atol=1e-6)
+    assert torch.equal(classifier(images), classifier(images / 255))
+
+
+def test_without_preprocessing_images_are_as_given() -> None:
+    classifier, images = Classifier(network().eval()), torch.rand(5, 3, 2, 2)
+    assert torch.equal(classifier(images), classifier.module(images))
+
+
+def test_predict_is_in_batches_and_leaves_the_mode() -> None:
+    classifier, images = Classifier(network()), torch.rand(10, 3, 2, 2)
+    assert classifier.training
+    logits = classifier.predict(images, batch_size=4)
+    assert classifier.training
+    assert classifier.module.training
+    assert not logits.requires_grad
+    assert torch.allclose(logits, classifier.eval()(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(3, 2, 2), torch.zeros(1, 3, 2, 2, dtype=torch.int64), [1], None])
+def test_what_are_no_images(images: Tensor) -> None:
+    with pytest.raises(ShapeError):
+        Classifier(network())(images)
+
+
+def test_images_of_another_shape() -> None:
+    with pytest.raises(ShapeError, match="takes images of shape 3x2x2, got 1x2x2"):
+        Classifier(network(), input_shape=(3, 2, 2))(torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.LSTM(2, 2)])
+def test_a_network_without_logits(module: nn.Module) -> None:
+    images = torch.zeros(1, 3, 2, 2)
+    if isinstance(module, nn.LSTM):
+        module = nn.Sequential(nn.Flatten(2), nn.Flatten(0, 0), nn.Linear(4, 2), module)
+    with pytest.raises(UnsupportedError, match=r"must return logits \[N, K\], it returned (shape|tuple)"):
+        Classifier(module)(images)
+
+
+def test_impossible_preprocessing() -> None:
+    with pytest.raises(UsageError, match="std must be positive"):
+        Classifier(network(), std=[0.0])
+    with pytest.raises(UsageError, match="mean has 2 values and std 3"):
+        Classifier(network(), mean=[0.0, 0.0], std=[1.0, 1.0, 1.0])
+    with pytest.raises(UnsupportedError, match=r"torch\.nn\.Module, got function"):
+        Classifier(lambda x: x)  # type: ignore[arg-type]
+
+
+def test_identity_depends_on_tensors_and_preprocessing_alone() -> None:
+    module = network()
+    identity = Classifier(module).sha256()
+    copy = network()
+    copy.load_state_dict(module.state_dict())
+    assert Classifier(copy, class_names=["a", "b", "c"]).sha256() == identity
+    assert Classifier(copy, mean=[0.5]).sha256() != identity
+    with torch.no_grad():
+        copy[2].bias[0] += 1e-3  # type: ignore[index, union-attr, operator]
+    assert Classifier(copy).sha256() != identity

@@ -31,8 +31,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") \
-            from None
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
+        ) from None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -53,6 +54,19 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             return tensors, dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+
+
+def read_text(path: str | Path, most: int = 64 * 2**20) -> str:
+    """A UTF-8 text file of at most ``most`` bytes; raises CheckpointError."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > most:
+            raise CheckpointError(f"{path}: larger than {most // 2**20} MiB, this is not a file that untrojan wrote")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path}: not a text file") from None
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:

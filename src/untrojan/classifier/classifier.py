@@ -65,7 +65,9 @@ class Classifier(nn.Module):
         logits = self.module(self.normalise(self.as_float(images)))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise UnsupportedError(f"the network must return logits [N, K], it returned {came}; wrap it so that it does")
+            raise UnsupportedError(
+                f"the network must return logits [N, K], it returned {came}; wrap it so that it does"
+            )
         return logits
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class Classifier(nn.Module):
         training = self.training
         self.eval()
         try:
-            return torch.cat([self(batch) for batch in images.split(batch_size)])
+            return torch.cat([self(batch) for batch in torch.split(images, batch_size)])
         finally:
             self.train(training)
 

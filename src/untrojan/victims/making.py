@@ -99,6 +99,8 @@ def make_victim(
     model, module = _network(arch, width, classes, shape[0], seed)
     progress.start("training", training.epochs * -(-len(images) // training.batch_size))
     train(module, images, labels, training, seed=seed, device=device, on_step=progress.advance)
+    # As it will be when loaded from its file, to the last bit of its answers.
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if not all_finite(module.state_dict()):
         raise UntrojanError(
             f"training diverged, the weights are not finite; take a rate below {training.learning_rate}"

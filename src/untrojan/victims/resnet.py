@@ -19,9 +19,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
@@ -31,7 +29,9 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Images [N, channels, H, W] to logits [N, classes]; width 64 is the paper's, narrower ones train on a laptop."""
 
-    def __init__(self, *, width: int = 64, classes: int = 10, channels: int = 3, blocks: tuple[int, ...] = (2, 2, 2, 2)):
+    def __init__(
+        self, *, width: int = 64, classes: int = 10, channels: int = 3, blocks: tuple[int, ...] = (2, 2, 2, 2)
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

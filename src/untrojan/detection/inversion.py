@@ -1,0 +1,231 @@
+"""The search for the smallest trigger that sends images to a class, for many problems at once.
+
+Each problem (images, target class) has its own trigger, its own Adam state, its own adaptive cost, its own best so far
+and its own early stop. Problems share every pass through the network: a batch holds ``slots`` of them, and a finished
+one leaves it to the next.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from untrojan.classifier.classifier import Classifier
+from untrojan.progress import Progress, Silent
+from untrojan.triggers import Trigger
+
+
+class TriggerFamily(ABC):
+    """A kind of trigger as something to optimise: P triggers side by side, one per problem in the batch."""
+
+    kind: ClassVar[str]
+    learning_rate: ClassVar[float]
+    initial_cost: ClassVar[float]
+
+    @abstractmethod
+    def start(self, count: int, image_shape: tuple[int, int, int], generator: torch.Generator) -> list[Tensor]:
+        """Free parameters of ``count`` triggers, each tensor [count, ...]."""
+
+    @abstractmethod
+    def stamp(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Images [P, n, C, H, W] in [0, 1], each row stamped with its own trigger; differentiable in the parameters."""
+
+    @abstractmethod
+    def size(self, parameters: Sequence[Tensor]) -> Tensor:
+        """[P], what is to be small; differentiable."""
+
+    @abstractmethod
+    def trigger(self, parameters: Sequence[Tensor]) -> Trigger:
+        """The finished trigger of one problem, from tensors without the leading dimension."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Send ``images`` (float [N, C, H, W] in [0, 1]) to class ``target``."""
+
+    images: Tensor
+    target: int
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The smallest trigger found that reached the success level; ``trigger`` is None if none did."""
+
+    trigger: Trigger | None
+    size: float | None
+    success: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to search. ``images`` of a problem are drawn per step; ``patience`` steps without a smaller trigger
+    (by ``improvement``, a share) end it; ``level`` is the success rate that counts as success."""
+
+    steps: int
+    images: int
+    level: float = 0.99
+    patience: int = 25
+    improvement: float = 0.02
+    batch: int = 256
+
+
+def invert(
+    classifier: Classifier,
+    family: TriggerFamily,
+    problems: Sequence[Problem],
+    budget: Budget,
+    *,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> list[Inversion]:
+    """Invert one trigger per problem; results in the order of the problems.
+
+    The classifier must be in evaluation mode with frozen parameters (``classifier.as_found``). ``generator`` is a CPU
+    generator: starts and image draws do not depend on the device.
+    """
+    progress = progress or Silent()
+    results: list[Inversion | None] = [None] * len(problems)
+    waiting = list(range(len(problems)))[::-1]
+    slots = max(1, min(len(problems), budget.batch // budget.images))
+    batch = _Batch(classifier, family, budget, generator)
+    while waiting or batch.size:
+        while waiting and batch.size < slots:
+            take = [waiting.pop() for _ in range(min(len(waiting), slots - batch.size))]
+            batch.add(take, [problems[i] for i in take])
+        batch.step()
+        for index, inversion in batch.leave():
+            results[index] = inversion
+            progress.advance(1)
+    return [r for r in results if r is not None]
+
+
+class _Batch:
+    """The problems that are being worked on, row by row."""
+
+    def __init__(self, classifier: Classifier, family: TriggerFamily, budget: Budget, generator: torch.Generator):
+        self.classifier, self.family, self.budget, self.generator = classifier, family, budget, generator
+        self.problems: list[Problem] = []
+        self.indices: list[int] = []
+        self.rows: dict[str, Tensor] = {}
+        self.parameters: list[Tensor] = []
+        self.moments: list[tuple[Tensor, Tensor]] = []
+        self.best: list[Tensor] = []
+
+    @property
+    def size(self) -> int:
+        return len(self.indices)
+
+    def add(self, indices: Sequence[int], problems: Sequence[Problem]) -> None:
+        device, count = self.classifier.device, len(indices)
+        shape = problems[0].images.shape[1:]
+        fresh = [t.to(device) for t in self.family.start(count, (shape[0], shape[1], shape[2]), self.generator)]
+        rows = {
+            "target": torch.tensor([p.target for p in problems], device=device),
+            "cost": torch.full((count,), self.family.initial_cost, device=device),
+            "age": torch.zeros(count, device=device),
+            "since": torch.zeros(count, device=device),
+            "smallest": torch.full((count,), torch.inf, device=device),
+            "mark": torch.full((count,), torch.inf, device=device),
+            "success": torch.zeros(count, device=device),
+        }
+        if self.size:
+            self.rows = {k: torch.cat([self.rows[k], v]) for k, v in rows.items()}
+            self.parameters = [torch.cat([a, b]) for a, b in zip(self.parameters, fresh, strict=True)]
+            self.best = [torch.cat([a, b]) for a, b in zip(self.best, fresh, strict=True)]
+            self.moments = [
+                (torch.cat([m, torch.zeros_like(f)]), torch.cat([v, torch.zeros_like(f)]))
+                for (m, v), f in zip(self.moments, fresh, strict=True)
+            ]
+        else:
+            self.rows, self.parameters, self.best = rows, fresh, [f.clone() for f in fresh]
+            self.moments = [(torch.zeros_like(f), torch.zeros_like(f)) for f in fresh]
+        self.indices += indices
+        self.problems += problems
+
+    def step(self) -> None:
+        budget, rows = self.budget, self.rows
+        images = torch.stack([self._draw(p.images) for p in self.problems])
+        count, drawn = images.shape[:2]
+        leaves = [p.requires_grad_(True) for p in self.parameters]
+        stamped = self.family.stamp(leaves, images).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        logits = self.classifier(stamped).float()
+        targets = rows["target"].repeat_interleave(drawn)
+        loss = functional.cross_entropy(logits, targets, reduction="none").view(count, drawn).mean(1)
+        size = self.family.size(leaves)
+        gradients = torch.autograd.grad((loss + rows["cost"] * size).sum(), leaves)
+        self.parameters = [p.detach() for p in leaves]
+        success = (logits.detach().argmax(1) == targets).view(count, drawn).float().mean(1)
+        self._remember(success, size.detach())
+        self._adapt_cost(success)
+        self._adam(gradients)
+
+    def _draw(self, images: Tensor) -> Tensor:
+        if len(images) <= self.budget.images:
+            repeats = -(-self.budget.images // len(images))
+            return images.repeat(repeats, 1, 1, 1)[: self.budget.images]
+        return images[torch.randperm(len(images), generator=self.generator)[: self.budget.images]]
+
+    def _remember(self, success: Tensor, size: Tensor) -> None:
+        rows = self.rows
+        better = (success >= self.budget.level) & (size < rows["smallest"])
+        for best, now in zip(self.best, self.parameters, strict=True):
+            best[better] = now[better]
+        rows["smallest"] = torch.where(better, size, rows["smallest"])
+        rows["success"] = torch.where(better, success, torch.where(rows["smallest"].isinf(), success, rows["success"]))
+        clearly = rows["smallest"] < rows["mark"] * (1 - self.budget.improvement)
+        rows["mark"] = torch.where(clearly, rows["smallest"], rows["mark"])
+        rows["since"] = torch.where(clearly | rows["smallest"].isinf(), 0, rows["since"] + 1)
+        rows["age"] = rows["age"] + 1
+
+    def _adapt_cost(self, success: Tensor) -> None:
+        """Dearer while it succeeds, cheaper while it fails: the size then hovers where success begins."""
+        reached = success >= self.budget.level
+        self.rows["cost"] = self.rows["cost"] * torch.where(reached, self.family.raise_cost, self.family.lower_cost)
+
+    def _adam(self, gradients: Sequence[Tensor], beta1: float = 0.5, beta2: float = 0.9) -> None:
+        """Adam with each row's own step count (Neural Cleanse's betas)."""
+        age = self.rows["age"]
+        for i, gradient in enumerate(gradients):
+            first, second = self.moments[i]
+            first.lerp_(gradient, 1 - beta1)
+            second.lerp_(gradient.square(), 1 - beta2)
+            shape = (-1,) + (1,) * (gradient.ndim - 1)
+            mean = first / (1 - beta1**age).view(shape)
+            scale = (second / (1 - beta2**age).view(shape)).sqrt_().add_(1e-8)
+            self.parameters[i] = self.parameters[i] - self.family.learning_rate * mean / scale
+
+    def leave(self) -> list[tuple[int, Inversion]]:
+        """Take finished problems out of the batch."""
+        rows = self.rows
+        done = (rows["age"] >= self.budget.steps) | (rows["since"] >= self.budget.patience)
+        if not bool(done.any()):
+            return []
+        finished = []
+        for row in done.nonzero().flatten().tolist():
+            found = bool(rows["smallest"][row].isfinite())
+            finished.append(
+                (
+                    self.indices[row],
+                    Inversion(
+                        trigger=self.family.trigger([b[row] for b in self.best]) if found else None,
+                        size=float(rows["smallest"][row]) if found else None,
+                        success=float(rows["success"][row]),
+                        steps=int(rows["age"][row]),
+                    ),
+                )
+            )
+        keep = (~done).nonzero().flatten()
+        self.rows = {k: v[keep] for k, v in rows.items()}
+        self.parameters = [p[keep] for p in self.parameters]
+        self.best = [b[keep] for b in self.best]
+        self.moments = [(m[keep], v[keep]) for m, v in self.moments]
+        self.indices = [self.indices[i] for i in keep.tolist()]
+        self.problems = [self.problems[i] for i in keep.tolist()]
+        return finished

@@ -1,0 +1,62 @@
+"""A guard on disk: ``guard.safetensors`` holds Theta, ``guard.json`` says whose it is and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from pydantic import ValidationError
+
+from untrojan.classifier.classifier import Classifier
+from untrojan.errors import CheckpointError, GuardMismatchError
+from untrojan.guard.guard import Guard
+from untrojan.records import GuardCard
+from untrojan.storage import read_safetensors, read_text, write_bytes
+
+FORMAT = "untrojan-guard-1"
+WEIGHTS, CARD = "guard.safetensors", "guard.json"
+
+
+def save_guard(directory: str | Path, guard: Guard) -> None:
+    """Write both files into a folder, which is made if it is missing; raises OutputError."""
+    card = guard.require_card()
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in guard.corrected.theta().items()}
+    metadata = {"format": FORMAT, "victim": card.victim.sha256}
+    write_bytes(Path(directory) / WEIGHTS, safetensors.torch.save(tensors, metadata=metadata))
+    write_bytes(Path(directory) / CARD, (card.model_dump_json(indent=2) + "\n").encode())
+
+
+def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
+    """Read a guard for this classifier.
+
+    Raises CheckpointError if a file is missing or malformed, GuardMismatchError if it was made for another victim.
+    """
+    directory = Path(directory)
+    card = load_card(directory)
+    tensors, metadata = read_safetensors(directory / WEIGHTS)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{directory / WEIGHTS}: not a guard file, its metadata has no format '{FORMAT}'")
+    own = classifier.sha256()
+    for said in (card.victim.sha256, metadata.get("victim", "")):
+        if said != own:
+            raise GuardMismatchError(
+                f"{directory}: this guard was made for the victim {said[:12]}…, and this is {own[:12]}…; "
+                "run repair for this victim, with the same --mean and --std as you use it"
+            )
+    rows = {tensor.shape[0] if tensor.ndim == 2 else -1 for tensor in tensors.values()}
+    if rows != {len(card.targets)}:
+        raise CheckpointError(f"{directory}: {WEIGHTS} does not hold one row per target of {CARD}")
+    guard = Guard(classifier, card.targets, tensors)
+    guard.card = card
+    return guard
+
+
+def load_card(directory: str | Path) -> GuardCard:
+    """Read ``guard.json`` alone; raises CheckpointError."""
+    path = Path(directory) / CARD
+    try:
+        return GuardCard.model_validate_json(read_text(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "content"
+        raise CheckpointError(f"{path}: not a guard card: {place}: {first['msg']}") from None

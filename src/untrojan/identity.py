@@ -1,0 +1,20 @@
+"""Which classifier a record is about."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from untrojan.classifier import Classifier
+from untrojan.records import VictimInfo
+
+
+def victim_info(classifier: Classifier, images: Tensor) -> VictimInfo:
+    """Hash, classes and input shape, from the classifier and images [N, C, H, W] of the kind that it takes."""
+    classes = classifier.predict(images[:1]).shape[1]
+    shape = images.shape[1:]
+    return VictimInfo(
+        sha256=classifier.sha256(),
+        classes=classes,
+        class_names=classifier.class_names,
+        input_shape=(shape[0], shape[1], shape[2]),
+    )

@@ -1,0 +1,191 @@
+"""scan → repair → guard: the few lines that everything else calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from untrojan.classifier import Classifier
+from untrojan.classifier.corrected import batch_norms
+from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.state import as_found
+from untrojan.correction import CORRECTIONS
+from untrojan.correction.base import Task
+from untrojan.data.images import image_hashes
+from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
+from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.guard.guard import Guard
+from untrojan.identity import victim_info
+from untrojan.progress import Progress, Silent
+from untrojan.records import GuardCard, ScanReport
+from untrojan.storage import all_finite
+from untrojan.version import version
+
+
+def scan(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    settings: ScanSettings | None = None,
+    progress: Progress | None = None,
+) -> ScanReport:
+    """Is there a backdoor in this classifier, from which classes to which?
+
+    images: clean, uint8 or float in [0, 1], [N, C, H, W], a few hundred; labels: their true classes, int64 [N].
+    The classifier, its modes and the global random state are as found afterwards. Raises DataError, ShapeError.
+    """
+    settings, progress = settings or ScanSettings(), progress or Silent()
+    with as_found(classifier), CostMeter(classifier) as meter:
+        images, labels = _checked(classifier, images, labels)
+        doubt, known = _doubts(classifier, images, labels)
+        if doubt is None:
+            generator = torch.Generator().manual_seed(seed)
+            found = scan_pairs(
+                classifier, images[known], labels[known], settings, generator=generator, progress=progress
+            )
+            pairs, triggers, targets = found.pairs, found.triggers, targets_of(found.pairs)
+        else:
+            pairs, triggers, targets = (), {}, ()
+        victim = victim_info(classifier, images)
+    if doubt is not None:
+        verdict, reason = "inconclusive", doubt
+    elif targets:
+        verdict, reason = "backdoor", _found(targets, pairs)
+    else:
+        verdict, reason = "clean", f"no pair of classes has an anomalously small trigger, of {len(pairs)} inverted"
+    report = ScanReport(
+        verdict=verdict,  # type: ignore[arg-type]
+        reason=reason,
+        targets=targets,
+        pairs=pairs,
+        cost=meter.cost(),
+        victim=victim,
+        images=len(images),
+        seed=seed,
+        settings=settings.as_dict(),
+        version=version(),
+    )
+    return report.with_triggers(triggers)
+
+
+def repair(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    report: ScanReport,
+    *,
+    seed: int = 0,
+    settings: SurrogateSettings | None = None,
+    method: str = "bna",
+    options: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Guard:
+    """Make a guard for a classifier in which ``scan`` found a backdoor.
+
+    images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the correction.
+    Raises InconclusiveError for an inconclusive report, UsageError for a clean one, GuardMismatchError for a report on
+    another classifier.
+    """
+    settings, progress = settings or SurrogateSettings(), progress or Silent()
+    _require_backdoor(report)
+    if method not in CORRECTIONS:
+        raise UsageError(f"correction '{method}' is not one of {', '.join(CORRECTIONS)}")
+    if not batch_norms(classifier.module):
+        raise UnsupportedError("this network has no BatchNorm with running statistics; the correction needs one")
+    if classifier.sha256() != report.victim.sha256:
+        raise GuardMismatchError(
+            f"the scan is of the victim {report.victim.sha256[:12]}…, and this is {classifier.sha256()[:12]}…; "
+            "scan this classifier, with the same --mean and --std"
+        )
+    correction = CORRECTIONS[method](**(options or {}))
+    rows: list[dict[str, Tensor]] = []
+    checks: dict[str, Any] = {}
+    with as_found(classifier), CostMeter(classifier) as meter:
+        images, labels = _checked(classifier, images, labels)
+        for target in report.targets:
+            generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
+            sources = report.sources(target)
+            among = torch.isin(labels, torch.tensor(sources, device=labels.device))
+            if not bool(among.any()):
+                raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
+            kinds = sorted({p.kind for p in report.pairs if p.detected and p.target == target})
+            surrogates = surrogates_for(
+                classifier, kinds, images[among], target, settings, generator=generator, progress=progress
+            )
+            task = Task(target, images[among], images[~among], surrogates)
+            rows.append(correction.fit(classifier, task, generator=generator, progress=progress))
+            checks[str(target)] = {"surrogates": [[s.kind, s.size] for s in surrogates]}
+    theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    guard = Guard(classifier, report.targets, theta)
+    guard.card = GuardCard(
+        victim=report.victim,
+        method=method,
+        targets=report.targets,
+        sources={t: report.sources(t) for t in report.targets},
+        settings={"surrogates": settings.as_dict(), "correction": vars(correction)},
+        images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
+        checks=checks,
+        cost=meter.cost(),
+        seed=seed,
+        version=version(),
+    )
+    return guard
+
+
+def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Float images in [0, 1] and int64 labels on the classifier's device."""
+    images = classifier.as_float(images)
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise DataError(f"expected one int64 label for each of the {len(images)} images")
+    if len(images) == 0:
+        raise DataError("there are no images; give a few hundred clean ones of the classes that the classifier knows")
+    if not bool(torch.isfinite(images).all()) or float(images.min()) < 0 or float(images.max()) > 1:
+        raise ShapeError("float images must be finite and lie in [0, 1]; give uint8 images for values in 0..255")
+    if len(labels.unique()) < 2:
+        raise DataError("all images are of one class; give clean images of at least two, better of every class")
+    return images, labels.to(images.device)
+
+
+def _doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor]:
+    """Why no verdict can be given, or None; and which images to invert on, bool [N]."""
+    none = torch.zeros(len(images), dtype=torch.bool)
+    if not all_finite(dict(classifier.module.state_dict())):
+        return "the classifier's weights hold NaN or infinite values, so nothing that it answers can be trusted", none
+    logits = classifier.predict(images)
+    if not bool(torch.isfinite(logits).all()):
+        return "the classifier answers clean images with NaN or infinite values", none
+    classes = logits.shape[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+    if classes < 3:
+        return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none
+    right = logits.argmax(1) == labels
+    accuracy = float(right.float().mean())
+    if accuracy < 1 / classes + 0.1:
+        return (
+            f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
+            "--mean and --std, and --input"
+        ), none
+    counts = torch.stack([(right & (labels == c)).sum() for c in range(classes)])
+    # A class of which nearly nothing is right is still a possible source: then its images serve as they are.
+    return None, right | (counts < 3)[labels]
+
+
+def _require_backdoor(report: ScanReport) -> None:
+    if report.verdict == "inconclusive":
+        raise InconclusiveError(
+            f"the scan was inconclusive ({report.reason}); repair needs a scan that found a backdoor"
+        )
+    if report.verdict == "clean" or not report.targets:
+        raise UsageError("the scan found no backdoor, so there is nothing to repair")
+
+
+def _found(targets: tuple[int, ...], pairs: tuple[Any, ...]) -> str:
+    detected = {(p.source, p.target) for p in pairs if p.detected}
+    noun = "class" if len(targets) == 1 else "classes"
+    return f"{len(detected)} class pairs into target {noun} {', '.join(map(str, targets))} have an anomalously small trigger"

@@ -1,0 +1,55 @@
+"""A scan on disk: ``scan.json`` and ``triggers.safetensors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from pydantic import ValidationError
+
+from untrojan.errors import CheckpointError
+from untrojan.records import ScanReport
+from untrojan.storage import read_safetensors, read_text, write_bytes
+from untrojan.triggers import Trigger, trigger_from_tensors
+
+REPORT, TRIGGERS = "scan.json", "triggers.safetensors"
+FORMAT = "untrojan-triggers-1"
+
+
+def save_scan(directory: str | Path, report: ScanReport) -> None:
+    """Write the report and its triggers; tensors are named ``TARGET/KIND/TENSOR``. Raises OutputError."""
+    tensors = {
+        f"{target}/{kind}/{name}": tensor.cpu().contiguous()
+        for (target, kind), trigger in report.triggers.items()
+        for name, tensor in trigger.tensors().items()
+    }
+    metadata = {"format": FORMAT, "victim": report.victim.sha256}
+    write_bytes(Path(directory) / TRIGGERS, safetensors.torch.save(tensors, metadata=metadata))
+    write_bytes(Path(directory) / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
+
+
+def load_scan(directory: str | Path) -> ScanReport:
+    """Read a scan; raises CheckpointError if a file is missing, malformed or of another victim than the other."""
+    directory = Path(directory)
+    path = directory / REPORT
+    try:
+        report = ScanReport.model_validate_json(read_text(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "content"
+        raise CheckpointError(f"{path}: not a scan report: {place}: {first['msg']}") from None
+    tensors, metadata = read_safetensors(directory / TRIGGERS)
+    if metadata.get("format") != FORMAT or metadata.get("victim") != report.victim.sha256:
+        raise CheckpointError(f"{directory}: {TRIGGERS} does not belong to {REPORT}; scan again")
+    grouped: dict[tuple[int, str], dict[str, object]] = {}
+    for key, tensor in tensors.items():
+        target, _, rest = key.partition("/")
+        kind, _, name = rest.partition("/")
+        if not target.isdecimal() or not name:
+            raise CheckpointError(f"{directory / TRIGGERS}: unexpected tensor '{key}'")
+        grouped.setdefault((int(target), kind), {})[name] = tensor
+    triggers: dict[tuple[int, str], Trigger] = {
+        (target, kind): trigger_from_tensors(kind, parts, str(directory / TRIGGERS))  # type: ignore[arg-type]
+        for (target, kind), parts in grouped.items()
+    }
+    return report.with_triggers(triggers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ def scan(
         else:
             pairs, triggers, targets = (), {}, ()
         victim = victim_info(classifier, images)
+    verdict: Literal["backdoor", "clean", "inconclusive"]
     if doubt is not None:
         verdict, reason = "inconclusive", doubt
     elif targets:
@@ -59,7 +60,7 @@ def scan(
     else:
         verdict, reason = "clean", f"no pair of classes has an anomalously small trigger, of {len(pairs)} inverted"
     report = ScanReport(
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict=verdict,
         reason=reason,
         targets=targets,
         pairs=pairs,
@@ -188,4 +189,5 @@ def _require_backdoor(report: ScanReport) -> None:
 def _found(targets: tuple[int, ...], pairs: tuple[Any, ...]) -> str:
     detected = {(p.source, p.target) for p in pairs if p.detected}
     noun = "class" if len(targets) == 1 else "classes"
-    return f"{len(detected)} class pairs into target {noun} {', '.join(map(str, targets))} have an anomalously small trigger"
+    names = ", ".join(map(str, targets))
+    return f"{len(detected)} class pairs into target {noun} {names} have an anomalously small trigger"

@@ -28,7 +28,7 @@ class Cost(Record):
 
 
 class PairScore(Record):
-    """One inverted trigger: ``size`` is its kind's norm, ``score`` its anomaly score; None if nothing flips the pair."""
+    """One inverted trigger: ``size``, its kind's norm, and ``score``, its anomaly; None if nothing flips the pair."""
 
     source: int
     target: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -19,7 +20,7 @@ FORMAT = "untrojan-triggers-1"
 def save_scan(directory: str | Path, report: ScanReport) -> None:
     """Write the report and its triggers; tensors are named ``TARGET/KIND/TENSOR``. Raises OutputError."""
     tensors = {
-        f"{target}/{kind}/{name}": tensor.cpu().contiguous()
+        f"{target}/{kind}/{name}": tensor.cpu().contiguous().clone()
         for (target, kind), trigger in report.triggers.items()
         for name, tensor in trigger.tensors().items()
     }
@@ -43,11 +44,10 @@ def load_scan(directory: str | Path) -> ScanReport:
         raise CheckpointError(f"{directory}: {TRIGGERS} does not belong to {REPORT}; scan again")
     grouped: dict[tuple[int, str], dict[str, object]] = {}
     for key, tensor in tensors.items():
-        target, _, rest = key.partition("/")
-        kind, _, name = rest.partition("/")
-        if not target.isdecimal() or not name:
-            raise CheckpointError(f"{directory / TRIGGERS}: unexpected tensor '{key}'")
-        grouped.setdefault((int(target), kind), {})[name] = tensor
+        found = re.fullmatch(r"(\d{1,6})/([^/]+)/(.+)", key)
+        if not found:
+            raise CheckpointError(f"{directory / TRIGGERS}: unexpected tensor {key[:80]!r}")
+        grouped.setdefault((int(found[1]), found[2]), {})[found[3]] = tensor
     triggers: dict[tuple[int, str], Trigger] = {
         (target, kind): trigger_from_tensors(kind, parts, str(directory / TRIGGERS))  # type: ignore[arg-type]
         for (target, kind), parts in grouped.items()

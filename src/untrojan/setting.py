@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from untrojan.errors import UsageError
+from untrojan.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Setting:
             if int(found[1]) == int(found[2]):
                 raise UsageError(f"setting '{text}': source and target are the same class")
             return cls("s2t", source=int(found[1]), target=int(found[2]))
-        raise UsageError(f"setting '{text}': expected a2o:T, a2a or s2t:S>T with class numbers, such as a2o:9")
+        raise UsageError(f"setting {text[:80]!r}: expected a2o:T, a2a or s2t:S>T with class numbers, such as a2o:9")
 
     def __str__(self) -> str:
         if self.kind == "a2a":
@@ -59,8 +59,13 @@ class Setting:
         return ((self.source, self.target),)  # type: ignore[return-value]
 
     def target_of(self, labels: Tensor, classes: int) -> Tensor:
-        """The attacker's label for each true label: int64 [N]; -1 where the trigger is not meant to act."""
+        """The attacker's label for each true label: int64 [N]; -1 where the trigger is not meant to act.
+
+        labels: int64 [N]; raises DataError if one is not in 0..classes-1.
+        """
         table = torch.full((classes,), -1, dtype=torch.int64)
         for source, target in self.pairs(classes):
             table[source] = target
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
         return table.to(labels.device)[labels]

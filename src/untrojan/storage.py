@@ -46,9 +46,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     be wrong is one CheckpointError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             return tensors, dict(file.metadata() or {})
@@ -71,7 +71,9 @@ def read_text(path: str | Path, most: int = 64 * 2**20) -> str:
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:
     """Whether no floating-point tensor holds a NaN or an infinity."""
-    return all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
+    floats = (t for t in tensors.values() if t.is_floating_point())
+    # PyTorch does not compare numbers of 8 bits.
+    return all(bool(torch.isfinite(t.float() if t.itemsize == 1 else t).all()) for t in floats)
 
 
 def _first_line(error: BaseException) -> str:

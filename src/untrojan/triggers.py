@@ -15,11 +15,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from untrojan.errors import CheckpointError, ShapeError
+from untrojan.errors import CheckpointError, ShapeError, UsageError
 from untrojan.setting import Setting
 from untrojan.storage import read_safetensors, write_bytes
 
 FORMAT = "untrojan-trigger-1"
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def to_grid(images: Tensor) -> Tensor:
@@ -43,9 +44,12 @@ class Trigger(ABC):
     def stamp(self, images: Tensor) -> Tensor:
         """The stamped images, clipped to [0, 1] and rounded to 1/255.
 
-        images: float [N, C, H, W] in [0, 1], on any device. Raises ShapeError if the trigger has another size.
+        images: float [N, C, H, W] in [0, 1], on any device. Raises ShapeError if the trigger has another size, or if
+        the images are not floating-point numbers.
         """
         want = self.image_shape
+        if not images.is_floating_point():
+            raise ShapeError(f"a trigger is stamped on float images in [0, 1], got {images.dtype}; divide by 255 first")
         if images.ndim != 4 or (images.shape[1] != want[0] and want[0] != 1) or images.shape[2:] != want[1:]:
             raise ShapeError(
                 f"the trigger is for images of shape {'x'.join(map(str, want))}, "
@@ -80,7 +84,8 @@ class PatchTrigger(Trigger):
     def __init__(self, mask: Tensor, pattern: Tensor):
         if mask.ndim != 3 or mask.shape[0] != 1 or pattern.ndim != 3 or pattern.shape[1:] != mask.shape[1:]:
             raise ShapeError(
-                f"a patch trigger has mask [1,H,W] and pattern [C,H,W], got {list(mask.shape)} and {list(pattern.shape)}"
+                "a patch trigger has mask [1,H,W] and pattern [C,H,W], "
+                f"got {list(mask.shape)} and {list(pattern.shape)}"
             )
         _require_range("mask", mask, 0, 1)
         _require_range("pattern", pattern, 0, 1)
@@ -137,16 +142,19 @@ TRIGGER_KINDS: dict[str, type[Trigger]] = {"patch": PatchTrigger, "additive": Ad
 def trigger_from_tensors(kind: str, tensors: Mapping[str, Tensor], where: str) -> Trigger:
     """Build a trigger of a registered kind; raises CheckpointError, naming ``where``, if the tensors do not fit it."""
     if kind not in TRIGGER_KINDS:
-        raise CheckpointError(f"{where}: trigger kind '{kind}' is not one of {', '.join(TRIGGER_KINDS)}")
+        raise CheckpointError(f"{where}: trigger kind {kind[:80]!r} is not one of {', '.join(TRIGGER_KINDS)}")
     try:
         return TRIGGER_KINDS[kind](**tensors)
-    except (TypeError, ShapeError) as error:
+    except TypeError:
+        raise CheckpointError(f"{where}: not a valid {kind} trigger: it has too few or too many tensors") from None
+    except ShapeError as error:
         raise CheckpointError(f"{where}: not a valid {kind} trigger: {error}") from None
 
 
 def save_trigger(path: str | Path, trigger: Trigger, setting: Setting) -> None:
     """Write a trigger file (``interface.md``: format untrojan-trigger-1), all of it or nothing."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trigger.tensors().items()}
+    # A copy of each: the file format has no tensors that share memory, such as a mask that is its own pattern.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trigger.tensors().items()}
     metadata = {"format": FORMAT, "kind": trigger.kind, "setting": str(setting)}
     write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
 
@@ -156,12 +164,15 @@ def load_trigger(path: str | Path) -> tuple[Trigger, Setting]:
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a trigger file, its metadata has no format '{FORMAT}'")
-    setting = Setting.parse(metadata.get("setting", ""))
+    try:
+        setting = Setting.parse(metadata.get("setting", ""))
+    except UsageError as error:
+        raise CheckpointError(f"{path}: not a valid trigger file: {error}") from None
     return trigger_from_tensors(metadata.get("kind", ""), tensors, str(path)), setting
 
 
 def _require_range(name: str, tensor: Tensor, low: float, high: float) -> None:
-    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+    if tensor.dtype not in _FLOATS or not bool(torch.isfinite(tensor).all()):
         raise ShapeError(f"{name} must be finite floating-point numbers, got {tensor.dtype}")
     if tensor.numel() == 0 or float(tensor.min()) < low or float(tensor.max()) > high:
         raise ShapeError(f"{name} must lie in [{low}, {high}]")

@@ -78,7 +78,7 @@ class CorrectedClassifier(nn.Module):
         self.classifier = twin(classifier)
         self.rows = Rows()
         self.layers: dict[str, CorrectedBatchNorm] = {}
-        for name, norm in batch_norms(classifier.module).items():
+        for name, norm in batch_norms(self.classifier.module).items():
             parent, _, attribute = name.rpartition(".")
             layer = CorrectedBatchNorm(norm, self.rows, count)
             setattr(self.classifier.module.get_submodule(parent), attribute, layer)

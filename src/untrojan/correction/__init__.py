@@ -1,4 +1,4 @@
-"""Corrections: classifier and surrogate triggers to one row of Theta per target. A new one is a file and a line here."""
+"""Corrections: classifier and surrogate triggers to one row of Theta per target. A new one is one file and one line."""
 
 from untrojan.correction.base import Correction, Task
 from untrojan.correction.bna import BNA

@@ -58,9 +58,10 @@ class BNA(Correction):
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress
     ) -> dict[str, Tensor]:
         layers = batch_norms(classifier.module)
-        bins = clean_bins(classifier, torch.cat([task.sources, task.others]), self.bin_width)
+        ranges = clean_range(classifier, torch.cat([task.sources, task.others]))
+        bins = {name: Bins.between(low, high, self.bin_width) for name, (low, high) in ranges.items()}
         corrected = CorrectedClassifier(classifier)
-        start_clip(corrected, bins)
+        start_clip(corrected, ranges)
         parameters = [getattr(layer, p) for layer in corrected.layers.values() for p in PARAMETERS]
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -110,28 +111,28 @@ class BNA(Correction):
 
 
 @torch.no_grad()
-def clean_bins(classifier: Classifier, images: Tensor, width: float, batch_size: int = 256) -> dict[str, Bins]:
-    """Bins of every BatchNorm's output between its smallest and largest clean activation (BNA, Sec. 5.1)."""
+def clean_range(classifier: Classifier, images: Tensor, batch_size: int = 256) -> dict[str, tuple[Tensor, Tensor]]:
+    """Smallest and largest clean activation of every channel of every BatchNorm's output: layer to ([C], [C])."""
     layers = batch_norms(classifier.module)
-    low: dict[str, Tensor] = {}
-    high: dict[str, Tensor] = {}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
     with captured(layers) as outputs:
         for batch in images.split(batch_size):
             classifier(_channels_last(batch, classifier))
             for name, output in outputs.items():
                 values = output.float().movedim(1, 0).flatten(1)
-                least, most = values.amin(1), values.amax(1)
-                low[name] = torch.minimum(low[name], least) if name in low else least
-                high[name] = torch.maximum(high[name], most) if name in high else most
-    return {name: Bins.between(low[name], high[name], width) for name in layers}
+                low, high = values.amin(1), values.amax(1)
+                if name in found:
+                    low, high = torch.minimum(found[name][0], low), torch.maximum(found[name][1], high)
+                found[name] = low, high
+    return found
 
 
 @torch.no_grad()
-def start_clip(corrected: CorrectedClassifier, bins: Mapping[str, Bins]) -> None:
+def start_clip(corrected: CorrectedClassifier, ranges: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """Start the clip at the clean extremes: an infinite one gets no gradient."""
     for name, layer in corrected.layers.items():
-        layer.low.copy_(bins[name].low.expand_as(layer.low))
-        layer.high.copy_(bins[name].high.expand_as(layer.high))
+        layer.low.copy_(ranges[name][0].expand_as(layer.low))
+        layer.high.copy_(ranges[name][1].expand_as(layer.high))
 
 
 def stamp_mixture(

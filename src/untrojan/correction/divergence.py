@@ -1,4 +1,4 @@
-"""Divergences between histograms, per channel, summed. Inputs: p, q float [total bins], shares of concatenated channels.
+"""Divergences between histograms, per channel, summed. p, q: float [total bins], shares of concatenated channels.
 
 Each is an f-divergence sum of q k(p / q) (BNA, Sec. 4.2), with empty bins made harmless: a truncated soft histogram
 can be exactly 0.

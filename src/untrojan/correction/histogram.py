@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from untrojan.errors import ShapeError, UsageError
 
@@ -67,7 +68,7 @@ def soft_histogram(values: Tensor, bins: Bins, tau: float) -> Tensor:
         raise ShapeError(f"expected values [N, {len(bins.counts)}, ...], got {list(values.shape)}")
     if not tau > 0:
         raise UsageError(f"tau must be positive, got {tau}")
-    result: Tensor = _SoftHistogram.apply(values, bins, float(tau))
+    result: Tensor = _SoftHistogram.apply(values, bins, float(tau))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -97,7 +98,8 @@ class _SoftHistogram(torch.autograd.Function):
         return histogram / sample
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         flat, fraction = ctx.saved_tensors
         bins, tau, values = ctx.details
         sharpness, reach = tau * bins.width, _reach(bins, tau)

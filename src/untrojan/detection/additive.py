@@ -31,7 +31,8 @@ class AdditiveFamily(TriggerFamily):
         return (images + parameters[0].unsqueeze(1)).clamp(0, 1)
 
     def size(self, parameters: Sequence[Tensor]) -> Tensor:
-        return parameters[0].flatten(1).norm(dim=1)
+        norms: Tensor = torch.linalg.vector_norm(parameters[0].flatten(1), dim=1)
+        return norms
 
     def trigger(self, parameters: Sequence[Tensor]) -> AdditiveTrigger:
         return AdditiveTrigger(parameters[0].clamp(-1, 1))

@@ -31,8 +31,8 @@ def anomaly_scores(statistics: Sequence[float] | Array) -> Array:
     """(statistic - median) / MAD for each, signed, without the factor 1.4826: float64 [n].
 
     If more than half the statistics coincide, the MAD is 0 and would call any deviation infinite; it is never taken
-    for less than a hundredth of the median. If all coincide every score is 0. With two or three pairs no score can
-    exceed about 1, so so few pairs never give a detection.
+    for less than a hundredth of the median. If all coincide every score is 0. Of two pairs
+    none can score more than 1, so two classes never give a detection.
     """
     values = np.asarray(statistics, dtype=np.float64)
     if values.size == 0:

@@ -27,6 +27,8 @@ class TriggerFamily(ABC):
     kind: ClassVar[str]
     learning_rate: ClassVar[float]
     initial_cost: ClassVar[float]
+    raise_cost: ClassVar[float]
+    lower_cost: ClassVar[float]
 
     @abstractmethod
     def start(self, count: int, image_shape: tuple[int, int, int], generator: torch.Generator) -> list[Tensor]:
@@ -150,7 +152,7 @@ class _Batch:
         self.problems += problems
 
     def step(self) -> None:
-        budget, rows = self.budget, self.rows
+        rows = self.rows
         images = torch.stack([self._draw(p.images) for p in self.problems])
         count, drawn = images.shape[:2]
         leaves = [p.requires_grad_(True) for p in self.parameters]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.state import as_found
-from untrojan.errors import DataError
+from untrojan.errors import DataError, GuardMismatchError, UsageError
 from untrojan.evaluation.intervals import wilson
 from untrojan.evaluation.metrics import agreement, share
 from untrojan.guard.guard import Decision, Guard
 from untrojan.identity import victim_info
 from untrojan.progress import Progress, Silent
-from untrojan.records import After, Before, Counts, Evaluation
+from untrojan.records import After, Before, Cost, Counts, Evaluation
 from untrojan.setting import Setting
 from untrojan.triggers import Trigger
 from untrojan.version import version
@@ -38,36 +40,47 @@ def evaluate(
     images: uint8 or float [N, C, H, W]; labels: int64 [N]. Triggered images are those whose true class the attacker
     moves (for all-to-one: all but the target's). FPR is over clean images of the attacker's target classes, of the
     guard's where no setting is given. Without a guard, ``after`` is None. Raises DataError on empty or mismatched
-    input.
+    input, UsageError for a trigger without a setting, GuardMismatchError for a guard of another victim.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise DataError(f"evaluation needs images and as many labels, got {len(images)} and {len(labels)}")
-    progress = progress or Silent()
-    with as_found(classifier), CostMeter(classifier) as meter:
-        progress.start("measuring", len(images) * (1 if trigger is None else 2))
+    if trigger is not None and setting is None:
+        raise UsageError("a trigger is measured together with its setting, such as Setting.parse('a2o:9')")
+    progress, labels = progress or Silent(), labels.cpu()
+    # A guard passes its images through its own view of the victim, which a counter on the classifier does not see.
+    counted = [classifier] if guard is None else [classifier, guard.victim, guard.corrected]
+    with as_found(classifier), ExitStack() as stack:
+        meters = [stack.enter_context(CostMeter(module)) for module in counted]
+        victim = victim_info(classifier, images)
+        if guard is not None and guard.victim.sha256() != victim.sha256:
+            raise GuardMismatchError("the guard was made for another victim than this; run repair for this one")
+        goals = None if setting is None else setting.target_of(labels, victim.classes)
+        moved = None if goals is None else goals >= 0
+        if trigger is not None and moved is not None and not bool(moved.any()):
+            raise DataError(f"none of the test images is of a class that setting '{setting}' moves")
+        progress.start("measuring", len(images) + (0 if trigger is None or moved is None else int(moved.sum())))
         clean = _decide(classifier, guard, images, None, batch_size, progress)
-        moved = triggered = None
-        if trigger is not None and setting is not None:
-            classes = classifier.predict(images[:1]).shape[1]
-            goals = setting.target_of(labels, classes)
-            moved = goals >= 0
-            if not bool(moved.any()):
-                raise DataError(f"none of the test images is of a class that setting '{setting}' moves")
+        triggered = None
+        if trigger is not None and moved is not None:
             triggered = _decide(classifier, guard, images[moved], trigger, batch_size, progress)
+    if setting is not None:
+        targets = {target for _, target in setting.pairs(victim.classes)}
+    else:
+        targets = set() if guard is None else set(guard.targets.tolist())
+    among = torch.isin(labels, torch.tensor(sorted(targets), dtype=torch.int64))
     suspects = clean.suspect_labels
     before, after = Before(acc=wilson(*agreement(suspects, labels))), None
-    counts = Counts(clean=len(images), left_out=left_out)
+    counts = Counts(clean=len(images), target_clean=int(among.sum()) if targets else None, left_out=left_out)
     if guard is not None:
-        among = torch.isin(labels, guard.targets.cpu())
         after = After(
             acc=wilson(*agreement(clean.labels, labels)),
             fpr=wilson(*share(clean.triggered, among)),
             fpr_all=wilson(*share(clean.triggered)),
         )
-        counts = counts.model_copy(update={"target_clean": int(among.sum())})
-    if setting is not None and moved is not None and triggered is not None:
+    if goals is not None and moved is not None and triggered is not None:
         goal, truth = goals[moved], labels[moved]
         successful = triggered.suspect_labels == goal
+        counts = counts.model_copy(update={"triggered": len(truth), "successful": int(successful.sum())})
         before = Before(
             acc=before.acc,
             asr=wilson(*agreement(triggered.suspect_labels, goal)),
@@ -75,23 +88,14 @@ def evaluate(
             sia=wilson(*agreement(triggered.suspect_labels, truth)),
             sia_ceiling=wilson(*agreement(suspects[moved], truth)),
         )
-        targets = torch.tensor(sorted({t for _, t in setting.pairs(classes)}))
-        among = torch.isin(labels, targets)
-        counts = counts.model_copy(
-            update={
-                "triggered": len(truth),
-                "successful": int(successful.sum()),
-                "target_clean": int(among.sum()),
-            }
-        )
-        if guard is not None and after is not None:
+        if after is not None:
             after = After(
                 acc=after.acc,
                 asr=wilson(*agreement(triggered.labels, goal)),
                 sia=wilson(*agreement(triggered.labels, truth)),
                 tpr=wilson(*share(triggered.triggered)),
                 tpr_of_successful=wilson(*share(triggered.triggered, successful)),
-                fpr=wilson(*share(clean.triggered, among)),
+                fpr=after.fpr,
                 fpr_all=after.fpr_all,
             )
     return Evaluation(
@@ -99,8 +103,12 @@ def evaluate(
         after=after,
         counts=counts,
         setting=None if setting is None else str(setting),
-        victim=victim_info(classifier, images),
-        cost=meter.cost(),
+        victim=victim,
+        cost=Cost(
+            seconds=meters[0].seconds,
+            images_forward=sum(meter.images_forward for meter in meters),
+            images_forward_backward=sum(meter.images_forward_backward for meter in meters),
+        ),
         seed=seed,
         version=version(),
     )

@@ -15,6 +15,8 @@ def wilson(successes: int, count: int, level: float = 0.95) -> Rate | None:
     It speaks of images from one victim. Images of several victims are not independent samples: a statement over
     victims needs an interval over victims.
     """
+    if not 0 < level < 1:
+        raise UsageError(f"the level of an interval lies between 0 and 1, such as 0.95, got {level}")
     if not 0 <= successes <= count:
         raise UsageError(f"{successes} successes of {count} is not a share")
     if count == 0:

@@ -27,7 +27,8 @@ class ConvNet(nn.Module):
             x = torch.relu(self.bn1(self.conv1(x.float())))
         x = torch.relu(self.bn2(self.conv2(x)))
         x = torch.relu(self.bn3(self.conv3(x)))
-        return self.linear(self.pool(x).flatten(1))
+        logits: Tensor = self.linear(self.pool(x).flatten(1))
+        return logits
 
 
 def convnet(*, width: int = 16, classes: int = 10, channels: int = 1) -> ConvNet:

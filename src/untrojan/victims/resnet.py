@@ -50,7 +50,8 @@ class ResNet(nn.Module):
             x = torch.relu(self.bn1(self.conv1(x.float())))
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 def resnet18(*, width: int = 64, classes: int = 10, channels: int = 3) -> ResNet:

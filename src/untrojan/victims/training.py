@@ -46,22 +46,27 @@ def train(
     """Train ``network`` in place on images uint8 [N, C, H, W] with labels int64 [N].
 
     The global random state is not touched. ``on_epoch`` gets the epoch's number and mean loss; ``on_step`` is called
-    after each of ``epochs * ceil(N / batch_size)`` steps.
+    after each of ``epochs * (N // batch_size)`` steps.
     """
     if len(images) < 2 or len(images) != len(labels):
         raise DataError(f"training needs images and as many labels, got {len(images)} and {len(labels)}")
-    network.to(device, memory_format=torch.channels_last).train()
+    network.to(device).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = images.to(device), labels.to(device)
     generator = torch.Generator(device).manual_seed(seed)
-    # A last batch of one image would break BatchNorm, so batches are cut as evenly as they go.
-    steps = -(-len(images) // settings.batch_size)
+    # Batches of one even size: the remainder of each shuffle waits for the next epoch. A batch of one image would break
+    # BatchNorm, and oneDNN (torch 2.13) writes out of bounds in the weight gradient of a strided 1x1 convolution over
+    # 8 channels-last channels when the number of images is odd.
+    batch_size = min(settings.batch_size, len(images)) // 2 * 2
+    steps = len(images) // batch_size
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=settings.learning_rate, total_steps=settings.epochs * steps, pct_start=0.3
     )
     for epoch in range(settings.epochs):
         losses = []
-        for index in torch.randperm(len(images), generator=generator, device=device).tensor_split(steps):
+        order = torch.randperm(len(images), generator=generator, device=device)[: steps * batch_size]
+        for index in order.view(steps, batch_size):
             batch = augment(images[index], settings.augmentation, generator).float() / 255
             batch = batch.contiguous(memory_format=torch.channels_last)
             with mixed_precision(device):

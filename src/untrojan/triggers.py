@@ -172,6 +172,7 @@ def load_trigger(path: str | Path) -> tuple[Trigger, Setting]:
 
 
 def _require_range(name: str, tensor: Tensor, low: float, high: float) -> None:
+    tensor = tensor.detach()
     if tensor.dtype not in _FLOATS or not bool(torch.isfinite(tensor).all()):
         raise ShapeError(f"{name} must be finite floating-point numbers, got {tensor.dtype}")
     if tensor.numel() == 0 or float(tensor.min()) < low or float(tensor.max()) > high:

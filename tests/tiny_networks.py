@@ -1,0 +1,66 @@
+"""Networks small enough to look at, with batch statistics that are not the initial ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from untrojan.classifier.classifier import Classifier
+
+
+def convolutional(classes: int = 5, channels: int = 2, affine: bool = True) -> nn.Module:
+    """For images [N, channels, 4, 4]: BatchNorm2d twice, one of them nested, and BatchNorm1d once."""
+    block = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.BatchNorm2d(3, affine=affine), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4, affine=affine),
+        nn.ReLU(),
+        block,
+        nn.Flatten(),
+        nn.Linear(3 * 16, classes),
+        nn.BatchNorm1d(classes, affine=affine),
+    )
+
+
+def flat(classes: int = 5, affine: bool = True) -> nn.Module:
+    """For images [N, 2, 4, 4]: BatchNorm1d alone."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(32, 6), nn.BatchNorm1d(6, affine=affine), nn.ReLU(), nn.Linear(6, classes)
+    )
+
+
+def settled(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights, running statistics, gammas (both signs) and betas; in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if "running_var" in name:
+                tensor.copy_(0.2 + torch.rand(tensor.shape, generator=generator))
+            elif tensor.is_floating_point():
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) / max(1, tensor[0].numel()) ** 0.5)
+    return module.eval()
+
+
+def tiny_classifier(seed: int = 0, classes: int = 5) -> Classifier:
+    return Classifier(settled(convolutional(classes), seed), mean=[0.4, 0.5], std=[0.3, 0.2])
+
+
+def random_images(count: int, seed: int = 0, channels: int = 2) -> Tensor:
+    """uint8 [count, channels, 4, 4]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, channels, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+def shaken(theta: dict[str, Tensor], seed: int = 0, clip: bool = True) -> dict[str, Tensor]:
+    """Another Theta of the same shapes, far enough away to change labels."""
+    generator = torch.Generator().manual_seed(seed)
+    result = {}
+    for name, tensor in theta.items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith(("mean", "log_std")):
+            result[name] = tensor + noise / 2
+        elif clip:
+            result[name] = noise.abs() + 0.5 if name.endswith("high") else -noise.abs() - 0.5
+        else:
+            result[name] = tensor
+    return result

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from scipy.stats import median_abs_deviation
+
+from untrojan.detection.anomaly import anomaly_scores
+
+samples = arrays.arrays(np.float64, st.integers(1, 40), elements=st.just(0.0) | st.floats(0.001, 100))
+
+
+def by_definition(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (values - np.median(values)) / median_abs_deviation(values)
+
+
+@pytest.mark.parametrize("size", [3, 4, 20, 90, 9900])
+def test_scores_are_deviations_in_units_of_the_mad(size: int) -> None:
+    for seed in range(10):
+        values = np.random.default_rng(seed).lognormal(size=size)
+        np.testing.assert_allclose(anomaly_scores(values), by_definition(values), rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(samples)
+def test_any_sample_gives_finite_scores_in_the_order_of_the_statistics(values: NDArray[np.float64]) -> None:
+    scores = anomaly_scores(values)
+    assert np.isfinite(scores).all()
+    assert scores.dtype == np.float64
+    assert scores.shape == values.shape
+    assert (np.diff(scores[np.argsort(values)]) >= 0).all()
+    centre = np.median(values)
+    if median_abs_deviation(values) > 0.01 * centre:
+        np.testing.assert_allclose(scores, by_definition(values), rtol=1e-9, atol=1e-9)
+    elif centre > 0:
+        np.testing.assert_allclose(scores, 100 * (values / centre - 1), rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(samples, st.floats(0.01, 100))
+def test_units_do_not_matter(values: NDArray[np.float64], factor: float) -> None:
+    np.testing.assert_allclose(anomaly_scores(values * factor), anomaly_scores(values), rtol=1e-6, atol=1e-6)
+
+
+def test_a_list_and_the_sign() -> None:
+    assert anomaly_scores([1.0, 2.0, 3.0, 4.0, 14.0]).tolist() == [-2, -1, 0, 1, 11]
+
+
+def test_statistics_that_coincide_have_no_infinite_outliers() -> None:
+    """More than half are equal, so that the MAD is 0: one hundredth of the median stands in."""
+    assert anomaly_scores([2.0] * 9 + [2.02]).tolist() == pytest.approx([0] * 9 + [1])
+    assert anomaly_scores([2.0] * 9 + [4.0])[-1] == pytest.approx(100)
+    assert anomaly_scores([2.0] * 9 + [0.0])[-1] == pytest.approx(-100)
+
+
+def test_all_equal_is_no_anomaly() -> None:
+    for value in (0.0, 3.7):
+        assert anomaly_scores([value] * 6).tolist() == [0] * 6
+
+
+def test_two_classes_never_give_a_detection() -> None:
+    for one, other in [(1.0, 1e9), (0.0, 5.0), (3.0, 3.0), (1.0, 1.001)]:
+        assert np.abs(anomaly_scores([one, other])).max() <= 1 + 1e-12
+
+
+def test_nothing_and_one() -> None:
+    assert anomaly_scores([]).shape == (0,)
+    assert anomaly_scores([5.0]).tolist() == [0]
+
+
+@pytest.mark.parametrize("classes", [6, 10])
+def test_a_third_of_outliers_is_still_found(classes: int) -> None:
+    """The median and the MAD stand until half of the pairs are the attacker's."""
+    rng = np.random.default_rng(classes)
+    pairs = classes * (classes - 1)
+    statistics = rng.normal(1, 0.1, size=pairs)
+    outliers = rng.permutation(pairs)[: pairs // 3]
+    statistics[outliers] += 5
+    scores = anomaly_scores(statistics)
+    ordinary = np.delete(scores, outliers)
+    assert scores[outliers].min() > 15
+    assert np.abs(ordinary).max() < 7

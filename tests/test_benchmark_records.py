@@ -1,0 +1,112 @@
+"""Committed measurements can be read, repeated and are not of an older release; the scripts that make them work."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from oracles.histogram import dense_histogram
+from untrojan.correction.histogram import Bins
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+RECORDS = sorted((BENCHMARKS / "records").glob("**/*.json"))
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    return script("record", monkeypatch)
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that a script of the benchmarks defines."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="benchmark")
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_committed_record_is_whole_and_not_stale(path: Path, record: dict[str, Any]) -> None:
+    read = record["BenchmarkRecord"].model_validate_json(path.read_text(encoding="utf-8"))
+    assert read.name == path.stem
+    assert read.results
+    program, own = shlex.split(read.command)[:2]
+    assert program == "python"
+    assert own in read.sources
+    for file in read.sources:
+        assert (ROOT / file).is_file(), f"{file} is gone: measure again or delete the record"
+    assert {"python", "torch", "untrojan"} <= read.versions.keys()
+    assert minor(read.versions["untrojan"]) == minor(version("untrojan")), f"of an older release: run {read.command}"
+    assert not read.changed, "measured on files that no commit has: commit, then measure again"
+
+
+def minor(text: str) -> list[str]:
+    return text.split(".")[:2]
+
+
+def written(folder: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A record, made without git."""
+    answers = {"rev-parse": "ab" * 20, "status": ""}
+    monkeypatch.setitem(record["write_record"].__globals__, "_git", lambda command, *_: answers[command])
+    monkeypatch.setattr("sys.argv", ["x", "--data", "/home/someone/data.parquet", "--limit", "5"])
+    path = folder / "new" / "example.json"
+    script_ = str(BENCHMARKS / "histogram.py")
+    record["write_record"](
+        path, name="example", script=script_, seed=3, results={"a": 1.5}, measures=["pyproject.toml"]
+    )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_record_says_what_is_needed(tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    content = written(tmp_path, record, monkeypatch)
+    assert next(iter(content)) == "schema"
+    wanted = {"name", "date", "command", "seed", "machine", "versions", "commit", "changed", "sources", "results"}
+    assert set(content) == wanted | {"schema"}
+    assert content["command"] == "python benchmarks/histogram.py --data data.parquet --limit 5"
+    assert (content["seed"], content["results"], content["changed"]) == (3, {"a": 1.5}, False)
+    assert content["sources"].keys() == {"benchmarks/histogram.py", "pyproject.toml"}
+    assert content["versions"]["untrojan"] == version("untrojan")
+
+
+def test_a_record_with_something_missing_or_wrong_is_refused(
+    tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, model = written(tmp_path, record, monkeypatch), record["BenchmarkRecord"]
+    assert model.model_validate(content)
+    damaged = [{k: v for k, v in content.items() if k != name} for name in content if name != "schema"]
+    damaged += [content | change for change in ({"commit": "main"}, {"more": 1}, {"schema": "other"}, {"date": "soon"})]
+    for wrong in damaged:
+        with pytest.raises(ValidationError):
+            model.model_validate(wrong)
+
+
+def test_the_histogram_benchmark_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = script("histogram", monkeypatch)
+    for at_once in (16, 3):
+        results = benchmark["measure"](seed=0, repeats=2, images=1, channels_at_once=at_once)
+        assert results["histogram_difference"] < 1e-5
+        assert results["gradient_relative_difference"] < 1e-3
+        for name in ("soft", "dense", "copy"):
+            assert len(results["seconds"][name]) == 2
+            assert min(results["seconds"][name]) > 0
+        for name in ("dense_to_soft", "soft_to_copy"):
+            assert 0 < results[name]["least"] <= results[name]["median"] <= results[name]["most"]
+        assert results["dense_to_soft"]["median"] == pytest.approx(
+            sum(d / s for d, s in zip(results["seconds"]["dense"], results["seconds"]["soft"], strict=True)) / 2
+        )
+
+
+def test_the_dense_form_that_it_races_with_is_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = script("histogram", monkeypatch)["dense_in_parts"](2)
+    values = torch.randn(4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bins = Bins(torch.tensor([-1.0, 0.0, -3.0]).double(), torch.tensor([7, 7, 7]), 0.3)
+    assert torch.allclose(
+        dense(values, bins, 20.0), dense_histogram(values, bins.low, bins.counts, 0.3, 20.0), atol=1e-12
+    )

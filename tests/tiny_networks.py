@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from untrojan.classifier.classifier import Classifier
 
@@ -30,14 +31,26 @@ def flat(classes: int = 5, affine: bool = True) -> nn.Module:
 
 
 def settled(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights, running statistics, gammas (both signs) and betas; in evaluation mode."""
+    """Random weights, gammas (of both signs) and betas, running statistics near those of noise; in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if "running_var" in name:
-                tensor.copy_(0.2 + torch.rand(tensor.shape, generator=generator))
-            elif tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) / max(1, tensor[0].numel()) ** 0.5)
+        for parameter in module.parameters():
+            vector = parameter.ndim == 1
+            parameter.copy_(draw(*parameter.shape) / (5 if vector else parameter[0].numel() ** 0.5))
+        norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+        for norm in norms:
+            if norm.affine:
+                norm.weight.copy_((0.7 + norm.weight.abs()) * draw(norm.num_features).sign())
+            norm.reset_running_stats()
+            norm.momentum = None
+        module.train()(draw(256, 2, 4, 4))
+        for norm in norms:
+            norm.running_mean += norm.running_var.sqrt() * draw(norm.num_features) / 5
+            norm.running_var *= 1 + torch.rand(norm.num_features, generator=generator)
     return module.eval()
 
 

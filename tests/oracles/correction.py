@@ -25,8 +25,8 @@ def corrected_norm(x: Tensor, norm: nn.Module, theta: Mapping[str, Tensor]) -> T
             float(x[index]),
             float(theta["mean"][c]),
             math.exp(float(theta["log_std"][c])),
-            1.0 if norm.weight is None else float(norm.weight[c]),
-            0.0 if norm.bias is None else float(norm.bias[c]),
+            1.0 if norm.weight is None else float(norm.weight.detach()[c]),
+            0.0 if norm.bias is None else float(norm.bias.detach()[c]),
             float(theta["low"][c]),
             float(theta["high"][c]),
         )

@@ -46,9 +46,9 @@ def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
     rows = {tensor.shape[0] if tensor.ndim == 2 else -1 for tensor in tensors.values()}
     if rows != {len(card.targets)}:
         raise CheckpointError(f"{directory}: {WEIGHTS} does not hold one row per target of {CARD}")
-    if len(set(card.targets)) != len(card.targets) or min(card.targets, default=-1) < 0:
+    if len(set(card.targets)) != len(card.targets) or not set(card.targets) <= set(range(card.victim.classes)):
         raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
-    guard = Guard(classifier, card.targets, tensors)
+    guard = Guard(classifier, card.targets, tensors, where=str(directory / WEIGHTS))
     guard.card = card
     return guard
 

@@ -37,13 +37,16 @@ class Guard(nn.Module):
 
     targets: Tensor
 
-    def __init__(self, classifier: Classifier, targets: Sequence[int], theta: Mapping[str, Tensor]):
+    def __init__(
+        self, classifier: Classifier, targets: Sequence[int], theta: Mapping[str, Tensor], *, where: str = "guard"
+    ):
+        """theta: as from ``CorrectedClassifier.theta``, one row per target; where: what error messages call it."""
         super().__init__()
         if not targets or len(set(targets)) != len(targets) or min(targets) < 0:
             raise UsageError(f"a guard needs distinct target classes, got {list(targets)}")
         self.victim = twin(classifier, own_parameters=True)
         self.corrected = CorrectedClassifier(self.victim, len(targets))
-        self.corrected.load_theta(theta)
+        self.corrected.load_theta(theta, where)
         self.register_buffer("targets", torch.tensor(list(targets), device=classifier.device))
         self.card: GuardCard | None = None
         self.eval()

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import io
+import shutil
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from oracles.correction import decide
+from tiny_networks import flat, random_images, settled, shaken, tiny_classifier
+from untrojan.classifier.classifier import Classifier
+from untrojan.classifier.corrected import CorrectedClassifier
+from untrojan.errors import CheckpointError, ShapeError, UnsupportedError, UsageError
+from untrojan.guard import Decision, Guard
+
+IMAGES = random_images(64, seed=5)
+TARGETS = [(0,), (4,), (1, 3), (4, 2, 0), (0, 1, 2, 3, 4)]
+
+
+def theta_for(classifier: Classifier, count: int, seed: int = 1) -> dict[str, Tensor]:
+    return shaken(CorrectedClassifier(classifier, count).theta(), seed)
+
+
+def guard_of(classifier: Classifier, targets: tuple[int, ...]) -> Guard:
+    return Guard(classifier, targets, theta_for(classifier, len(targets)))
+
+
+def same(one: Decision, other: Decision) -> bool:
+    exact = all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+    return exact and torch.allclose(one.score, other.score, atol=1e-6)
+
+
+def one_by_one(classifier: Classifier, targets: tuple[int, ...], images: Tensor) -> Decision:
+    """The oracle's decision on each image, with a network of one row for each target."""
+    theta, corrected = theta_for(classifier, len(targets)), {}
+    for row, target in enumerate(targets):
+        corrected[target] = CorrectedClassifier(classifier)
+        corrected[target].load_theta({name: value[row : row + 1] for name, value in theta.items()})
+    rows = [decide(image, classifier, corrected) for image in images]
+    return Decision(*(torch.tensor(column) for column in zip(*rows, strict=True)))
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_decides_as_the_rule_says(targets: tuple[int, ...], seed: int) -> None:
+    classifier = tiny_classifier(seed)
+    decision = guard_of(classifier, targets)(IMAGES)
+    assert same(decision, one_by_one(classifier, targets, IMAGES))
+
+
+def test_the_examples_of_this_test_show_every_case() -> None:
+    classifier = tiny_classifier()
+    decision = one_by_one(classifier, (0, 1, 2, 3, 4), IMAGES)
+    assert len(decision.suspect_labels.unique()) >= 4
+    assert 5 < int(decision.triggered.sum()) < len(IMAGES) - 5
+    assert guard_of(classifier, (0, 1))(IMAGES).score.count_nonzero() not in (0, len(IMAGES))
+
+
+def test_what_it_answers() -> None:
+    classifier = tiny_classifier()
+    decision = guard_of(classifier, (0, 1, 2))(IMAGES)
+    assert [t.dtype for t in decision] == [torch.int64, torch.bool, torch.int64, torch.float32]
+    assert {tuple(t.shape) for t in decision} == {(64,)}
+    assert torch.equal(decision.suspect_labels, classifier(IMAGES).argmax(1))
+    assert torch.equal(decision.triggered, decision.labels != decision.suspect_labels)
+    assert (decision.score >= 0).all()
+    assert (decision.score <= 1).all()
+    free = decision.suspect_labels > 2
+    assert not decision.triggered[free].any()
+    assert not decision.score[free].any()
+    assert not any(t.requires_grad for t in decision)
+
+
+def test_bytes_floats_and_pieces_give_the_same() -> None:
+    guard = guard_of(tiny_classifier(), (0, 1, 4))
+    whole = guard(IMAGES)
+    assert same(whole, guard(IMAGES / 255))
+    pieces = [guard(piece) for piece in IMAGES.split(5)]
+    assert same(whole, Decision(*(torch.cat(part) for part in zip(*pieces, strict=True))))
+    assert {tuple(t.shape) for t in guard(IMAGES[:0])} == {(0,)}
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_only_suspect_images_take_a_second_pass_and_all_of_them_one(targets: tuple[int, ...]) -> None:
+    classifier, seen = tiny_classifier(), []
+    classifier.module.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    guard = guard_of(classifier, targets)
+    suspects = guard(IMAGES).suspect_labels
+    hit = torch.isin(suspects, torch.tensor(targets))
+    assert int(hit.sum()) > 0
+    assert [len(batch) for batch in seen] == [64, int(hit.sum())]
+    assert torch.equal(seen[1], seen[0][hit])
+
+
+def test_without_a_suspect_image_there_is_no_second_pass() -> None:
+    classifier, seen = tiny_classifier(), []
+    classifier.module.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    target = 2
+    images = IMAGES[classifier(IMAGES).argmax(1) != target]
+    seen.clear()
+    decision = guard_of(classifier, (target,))(images)
+    assert seen == [len(images)]
+    assert torch.equal(decision.labels, decision.suspect_labels)
+    assert not decision.triggered.any()
+    assert not decision.score.any()
+
+
+def test_a_theta_that_changes_nothing_flags_nothing() -> None:
+    classifier = tiny_classifier()
+    decision = Guard(classifier, [0, 1], CorrectedClassifier(classifier, 2).theta())(IMAGES)
+    assert not decision.triggered.any()
+    assert torch.equal(decision.labels, classifier(IMAGES).argmax(1))
+    probability = torch.softmax(classifier(IMAGES), 1).amax(1)
+    hit = decision.suspect_labels <= 1
+    assert torch.allclose(decision.score[hit], 1 - probability[hit], atol=1e-5)
+
+
+def test_it_stays_in_evaluation_mode_and_leaves_the_victim_alone() -> None:
+    classifier = tiny_classifier()
+    classifier.train()
+    classifier.module[1].eval()
+    modes = [layer.training for layer in classifier.modules()]
+    values = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    guard = guard_of(classifier, (0, 1))
+    before = guard(IMAGES)
+    guard.train()
+    guard.requires_grad_(False)
+    assert not any(layer.training for layer in guard.modules())
+    assert same(guard(IMAGES), before)
+    assert [layer.training for layer in classifier.modules()] == modes
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
+    assert not any(layer._forward_hooks for layer in classifier.modules())
+    for name, tensor in classifier.state_dict().items():
+        assert torch.equal(tensor, values[name])
+
+
+def test_moving_it_keeps_its_decisions_and_the_victim() -> None:
+    classifier = tiny_classifier()
+    guard = guard_of(classifier, (0, 1))
+    before, places = guard(IMAGES), [p.data_ptr() for p in classifier.parameters()]
+    assert guard.to("cpu") is guard
+    assert same(guard(IMAGES), before)
+    guard.to("meta")
+    assert [p.data_ptr() for p in classifier.parameters()] == places
+    assert {p.device.type for p in [*classifier.parameters(), *classifier.buffers()]} == {"cpu"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_it_decides_the_same() -> None:
+    classifier = tiny_classifier()
+    guard = guard_of(classifier, (0, 1, 4))
+    before = guard(IMAGES)
+    for images in (IMAGES, IMAGES.cuda()):
+        moved = guard.to("cuda")(images)
+        assert moved.labels.is_cuda
+        assert same(before, Decision(*(t.cpu() for t in moved)))
+    assert next(classifier.parameters()).device.type == "cpu"
+
+
+def test_a_state_dict_is_all_of_it() -> None:
+    classifier = tiny_classifier()
+    guard, stream = guard_of(classifier, (0, 1, 4)), io.BytesIO()
+    torch.save(guard.state_dict(), stream)
+    stream.seek(0)
+    fresh = tiny_classifier()
+    other = Guard(fresh, (2, 3, 4), CorrectedClassifier(fresh, 3).theta())
+    assert not same(other(IMAGES), guard(IMAGES))
+    other.load_state_dict(torch.load(stream, weights_only=True))
+    assert same(other(IMAGES), guard(IMAGES))
+    assert other.targets.tolist() == [0, 1, 4]
+
+
+@pytest.mark.parametrize("targets", [(), (1, 1), (-1,), (0, 3, 0)])
+def test_targets_that_make_no_guard(targets: tuple[int, ...]) -> None:
+    classifier = tiny_classifier()
+    with pytest.raises(UsageError, match="distinct target classes"):
+        Guard(classifier, targets, theta_for(classifier, max(1, len(targets))))
+
+
+def test_a_theta_that_does_not_fit() -> None:
+    classifier = tiny_classifier()
+    with pytest.raises(CheckpointError, match="its layers are not those of this classifier"):
+        Guard(classifier, [0, 1], theta_for(classifier, 1))
+    with pytest.raises(UnsupportedError, match="no BatchNorm layer"):
+        Guard(Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32, 5))), [0], {})
+
+
+def test_images_that_are_none_and_a_card_that_is_missing() -> None:
+    guard = guard_of(tiny_classifier(), (0,))
+    with pytest.raises(ShapeError):
+        guard(IMAGES[0])
+    with pytest.raises(UsageError, match="this guard has no card"):
+        guard.require_card()
+
+
+def test_an_exported_program_decides_the_same_for_any_number_of_images() -> None:
+    guard, images = guard_of(Classifier(settled(flat()), mean=[0.5], std=[0.3]), (0, 2, 4)), IMAGES / 255
+    assert guard(images).triggered.any()
+    count = torch.export.Dim("count", min=2)
+    program = torch.export.export(guard, (images,), dynamic_shapes=({0: count},), strict=False).module()
+    for piece in (images, images[:7], IMAGES[:2] / 255):
+        assert same(Decision(*program(piece)), guard(piece))
+
+
+def test_a_compiled_graph_decides_the_same() -> None:
+    """Traced in one piece; the graph is run as it is, without a compiler."""
+    guard, images = guard_of(tiny_classifier(), (0, 1, 4)), IMAGES / 255
+    compiled = torch.compile(guard, backend="eager", fullgraph=True)
+    assert same(compiled(images), guard(images))
+    assert guard(images).triggered.any()
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_compiled_code_decides_the_same() -> None:
+    guard, images = guard_of(Classifier(settled(flat()), mean=[0.5], std=[0.3]), (0, 2, 4)), IMAGES / 255
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, about its own modules
+        decision = torch.compile(guard)(images)
+    assert same(decision, guard(images))
+    torch.compiler.reset()

@@ -118,8 +118,9 @@ def test_sizes_are_the_norms() -> None:
 def test_a_hash_tells_triggers_apart() -> None:
     near = additive().delta.clone()
     near[0, 0, 0] = torch.nextafter(near[0, 0, 0], torch.tensor(2.0))
-    triggers = [patch(), additive(), AdditiveTrigger(near), PatchTrigger(patch().mask, patch().pattern.flip(0))]
-    assert len({trigger.sha256() for trigger in triggers}) == 4
+    turned = AdditiveTrigger(additive().delta.view(3, 5, 4))
+    triggers = [patch(), additive(), AdditiveTrigger(near), turned, PatchTrigger(patch().mask, patch().pattern.flip(0))]
+    assert len({trigger.sha256() for trigger in triggers}) == 5
     assert patch().sha256() == patch().sha256()
     strided = additive().delta.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     assert AdditiveTrigger(strided).sha256() == additive().sha256()

@@ -10,6 +10,7 @@ from oracles.correction import corrected_norm
 from tiny_networks import convolutional, flat, random_images, settled, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured, twin
+from untrojan.classifier.cost import CostMeter
 from untrojan.errors import CheckpointError, UnsupportedError
 
 NETWORKS = {
@@ -189,11 +190,23 @@ def test_a_hook_on_the_classifiers_network_sees_corrected_passes() -> None:
     assert seen[4:] == [-2, 2]
 
 
-def test_rows_do_not_stay_after_a_failed_pass() -> None:
+def test_a_meter_on_the_classifier_counts_corrected_passes() -> None:
+    classifier = tiny_classifier()
+    with torch.no_grad(), CostMeter(classifier) as meter, CostMeter(classifier.module) as inner:
+        corrected = CorrectedClassifier(classifier)
+        corrected(random_images(4))
+        classifier(random_images(2))
+    assert (meter.images_forward, inner.images_forward) == (6, 6)
+
+
+def test_rows_do_not_stay_after_a_pass_nor_a_failed_one() -> None:
     corrected, images = CorrectedClassifier(tiny_classifier(), 2), random_images(4)
     wanted = corrected(images)
+    corrected(images, torch.ones(4, dtype=torch.int64))
+    assert corrected.rows.index is None
     with pytest.raises(IndexError):
         corrected(images, torch.full((4,), 2))
+    assert corrected.rows.index is None
     assert torch.equal(corrected(images), wanted)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -25,7 +28,7 @@ from untrojan.errors import UntrojanError
 from untrojan.version import version
 
 COMMANDS = (demo, scan, repair, evaluate, predict, poison, doctor)
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 # The parser's errors have no public name; they are what the public one derives from.
 ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("UNTROJAN_DEBUG", "") not in ("", "0")
     token = ARGUMENTS.set(arguments)
     try:
-        with warnings.catch_warnings():
+        with _termination_raises(), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
             code = _run(arguments)
@@ -95,6 +98,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _one_line(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return INTERRUPTED, "interrupted; nothing half-written was left"
+    if isinstance(error, Terminated):
+        return TERMINATED, "terminated; nothing half-written was left"
     if isinstance(error, ParserError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "untrojan"
@@ -111,6 +116,26 @@ def explain(error: BaseException) -> tuple[int, str]:
         f"unexpected {type(error).__name__}: {_one_line(error)[:200]}; this is a fault of untrojan, please report it "
         "with the traceback that --debug (or UNTROJAN_DEBUG=1) shows"
     )
+
+
+class Terminated(BaseException):
+    """SIGTERM came, as from a scheduler whose time is up: half-written files are cleared away as after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _termination_raises() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _out_of_memory(error: BaseException) -> bool:

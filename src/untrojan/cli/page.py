@@ -61,4 +61,5 @@ def _neuron(
     chosen = sum((data.labels == source for source in sources), data.labels < 0)
     if not bool(chosen.any()):
         return None
-    return neuron_histogram(classifier, data.images[chosen], trigger, guard=guard, target=target)
+    covered = guard if guard is not None and target in guard.targets.tolist() else None
+    return neuron_histogram(classifier, data.images[chosen], trigger, guard=covered, target=target)

@@ -209,7 +209,7 @@ def test_unwritable_out_is_told_before_anything_is_read(refuse, tmp_path):
 
 
 def test_guard_of_another_victim(refuse, victim_folder, classifier, images_folder, tmp_path):
-    save_guard(tmp_path / "g", guard_of(classifier, stripes(6)))
+    save_guard(tmp_path / "g", guard_of(classifier, stripes(6).images))
     model = [*MODEL, "--weights", victim_folder / "victim.safetensors", "--mean", "0.1"]
     assert "guard was made for" in refuse(2, "evaluate", *model, "--test", images_folder, "--guard", tmp_path / "g")
     image = images_folder / "a" / "0.png"
@@ -217,7 +217,7 @@ def test_guard_of_another_victim(refuse, victim_folder, classifier, images_folde
 
 
 def test_damaged_guard(refuse, victim_folder, classifier, images_folder, tmp_path):
-    save_guard(tmp_path / "g", guard_of(classifier, stripes(6)))
+    save_guard(tmp_path / "g", guard_of(classifier, stripes(6).images))
     content = (tmp_path / "g/guard.safetensors").read_bytes()
     (tmp_path / "g/guard.safetensors").write_bytes(content[:100])
     command = ["evaluate", victim_folder, "--test", images_folder, "--guard", tmp_path / "g"]

@@ -38,7 +38,7 @@ def scanned(monkeypatch, victim):
 
 @pytest.fixture
 def guard_folder(tmp_path, classifier):
-    save_guard(tmp_path / "guard", guard_of(classifier, stripes(12, seed=2)))
+    save_guard(tmp_path / "guard", guard_of(classifier, stripes(12, seed=2).images))
     return tmp_path / "guard"
 
 
@@ -145,7 +145,7 @@ def test_repair_writes_a_guard_and_prints_its_card(
 ):
     def repair(classifier, images, labels, report, *, seed, progress):
         assert report.triggers
-        return guard_of(classifier, stripes(48, seed=2))
+        return guard_of(classifier, stripes(48, seed=2).images)
 
     monkeypatch.setattr("untrojan.pipeline.repair", repair)
     command = ["repair", victim_folder, "--clean", images_folder, "--scan", scan_folder, "-q"]
@@ -220,7 +220,7 @@ def test_evaluate_writes_a_report_with_the_scan(run, victim_folder, images_folde
 
 
 def test_evaluate_needs_images_that_the_guard_has_not_seen(run, victim_folder, classifier, images_folder, tmp_path):
-    save_guard(tmp_path / "guard", guard_of(classifier, stripes(48, seed=2)))
+    save_guard(tmp_path / "guard", guard_of(classifier, stripes(48, seed=2).images))
     ended = run("evaluate", victim_folder, "--test", images_folder, "--guard", tmp_path / "guard")
     assert ended.code == 2
     assert "all 48 images" in ended.error

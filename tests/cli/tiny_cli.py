@@ -10,7 +10,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.data import ImageSet
+from untrojan.data import ImageSet, image_hashes
 from untrojan.guard import Guard
 from untrojan.identity import victim_info
 from untrojan.records import Cost, GuardCard, PairScore, ScanReport
@@ -37,40 +37,46 @@ def write_folder(root: Path, images: ImageSet) -> Path:
     return root
 
 
-def report_of(classifier: Classifier, victim: Victim, verdict: str, images: Tensor | None = None) -> ScanReport:
+def report_of(
+    classifier: Classifier, victim: Victim, verdict: str, images: Tensor | None = None, target: int = 1
+) -> ScanReport:
     """What a scan of this victim could say."""
+    images = stripes().images if images is None else images
+    classes = classifier.predict(images[:1]).shape[1]
     found = verdict == "backdoor"
     report = ScanReport(
         verdict=verdict,  # type: ignore[arg-type]
         reason="made up for a test",
-        targets=(1,) if found else (),
+        targets=(target,) if found else (),
         pairs=tuple(
-            PairScore(source=s, target=t, kind="patch", size=3.5, score=9.0, detected=found and t == 1)
-            for s in range(3)
-            for t in range(3)
+            PairScore(source=s, target=t, kind="patch", size=3.5, score=9.0, detected=found and t == target)
+            for s in range(classes)
+            for t in range(classes)
             if s != t
         ),
         cost=COST,
-        victim=victim_info(classifier, stripes().images if images is None else images),
-        images=48,
+        victim=victim_info(classifier, images),
+        images=len(images),
         seed=0,
         settings={},
         version="0",
     )
-    return report.with_triggers({(1, "patch"): victim.trigger} if found and victim.trigger is not None else {})
+    return report.with_triggers({(target, "patch"): victim.trigger} if found and victim.trigger is not None else {})
 
 
-def guard_of(classifier: Classifier, used: ImageSet) -> Guard:
-    """A guard that lets nothing through to class 1: every such image is corrected to nonsense, so mostly flagged."""
+def guard_of(classifier: Classifier, used: Tensor, target: int = 1) -> Guard:
+    """A guard that lets nothing through to the target: every such image is corrected to nonsense, so mostly flagged."""
     theta = CorrectedClassifier(classifier).theta()
-    guard = Guard(classifier, (1,), {name: value + (3.0 if "mean" in name else 0.0) for name, value in theta.items()})
+    guard = Guard(
+        classifier, (target,), {name: value + (3.0 if "mean" in name else 0.0) for name, value in theta.items()}
+    )
     guard.card = GuardCard(
-        victim=victim_info(classifier, used.images),
+        victim=victim_info(classifier, used),
         method="made up",
-        targets=(1,),
-        sources={1: (0, 2)},
+        targets=(target,),
+        sources={target: (0, 2)},
         settings={},
-        images_sha256=used.hashes(),
+        images_sha256=image_hashes(used),
         cost=COST,
         seed=0,
         version="0",

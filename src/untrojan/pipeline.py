@@ -49,6 +49,8 @@ def scan(
                 classifier, images[known], labels[known], settings, generator=generator, progress=progress
             )
             pairs, triggers, targets = found.pairs, found.triggers, targets_of(found.pairs)
+            if found.unsearchable and not targets:
+                doubt = f"for most class pairs no {' and no '.join(found.unsearchable)} trigger was found at all"
         else:
             pairs, triggers, targets = (), {}, ()
         victim = victim_info(classifier, images)
@@ -118,7 +120,7 @@ def repair(
             surrogates = surrogates_for(
                 classifier, kinds, images[among], target, settings, generator=generator, progress=progress
             )
-            task = Task(target, images[among], images[~among], surrogates)
+            task = Task(target, images[among], images[labels == target], surrogates)
             rows.append(correction.fit(classifier, task, generator=generator, progress=progress))
             checks[str(target)] = {"surrogates": [[s.kind, s.size] for s in surrogates]}
     theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

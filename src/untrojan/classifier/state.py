@@ -56,7 +56,7 @@ def as_found(module: nn.Module) -> Iterator[None]:
 def rng_as_found() -> Iterator[None]:
     """Afterwards the global random states are as found: torch CPU, torch CUDA if in use, numpy, Python."""
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
         yield
     finally:

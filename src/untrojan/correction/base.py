@@ -19,13 +19,13 @@ from untrojan.triggers import Trigger
 class Task:
     """One target class and what is known about it.
 
-    sources: float [N, C, H, W] in [0, 1], clean images of the detected source classes; others: clean images of the
-    remaining classes, the target among them; surrogates: triggers that stand in for the attacker's.
+    sources: float [N, C, H, W] in [0, 1], clean images of the detected source classes; own: clean images of the target
+    class, possibly none; surrogates: triggers that stand in for the attacker's.
     """
 
     target: int
     sources: Tensor
-    others: Tensor
+    own: Tensor
     surrogates: Sequence[Trigger]
 
 

@@ -36,15 +36,15 @@ class BNA(Correction):
     def __init__(
         self,
         *,
-        steps: int = 120,
-        batch_size: int = 128,
-        learning_rate: float = 0.01,
+        steps: int = 150,
+        batch_size: int = 32,
+        learning_rate: float = 0.1,
         divergence: str = "tv",
         tau: float = 150.0,
         bin_width: float = 0.1,
         pairing: bool = True,
         magnitude: float = 3.0,
-        clean_weight: float = 0.5,
+        clean_weight: float = 0.15,
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
@@ -58,7 +58,7 @@ class BNA(Correction):
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress
     ) -> dict[str, Tensor]:
         layers = batch_norms(classifier.module)
-        ranges = clean_range(classifier, torch.cat([task.sources, task.others]))
+        ranges = clean_range(classifier, torch.cat([task.sources, task.own]))
         bins = {name: Bins.between(low, high, self.bin_width) for name, (low, high) in ranges.items()}
         corrected = CorrectedClassifier(classifier)
         start_clip(corrected, ranges)
@@ -76,8 +76,8 @@ class BNA(Correction):
             triggered = stamp_mixture(clean, task.surrogates, self.magnitude, generator)
             wanted = whole or self._histograms(classifier, layers, clean, bins)
             loss = self._distance(corrected, triggered, wanted, bins, divergence)
-            if self.clean_weight and len(task.others):
-                kept = _draw(task.others, self.batch_size // 2, generator)
+            if self.clean_weight and len(task.own):
+                kept = _draw(task.own, max(1, self.batch_size // 2), generator)
                 wanted = self._histograms(classifier, layers, kept, bins)
                 loss = loss + self.clean_weight * self._distance(corrected, kept, wanted, bins, divergence)
             gradients = torch.autograd.grad(loss, parameters)

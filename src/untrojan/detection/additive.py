@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from untrojan.detection.inversion import TriggerFamily
-from untrojan.triggers import AdditiveTrigger
+from untrojan.triggers import AdditiveTrigger, Trigger
 
 
 class AdditiveFamily(TriggerFamily):
@@ -33,6 +33,12 @@ class AdditiveFamily(TriggerFamily):
     def size(self, parameters: Sequence[Tensor]) -> Tensor:
         norms: Tensor = torch.linalg.vector_norm(parameters[0].flatten(1), dim=1)
         return norms
+
+    def parameters(self, trigger: Trigger) -> list[Tensor]:
+        return [trigger.tensors()["delta"].cpu()]
+
+    def strengthened(self, trigger: Trigger) -> AdditiveTrigger:
+        return AdditiveTrigger((2 * trigger.tensors()["delta"]).clamp(-1, 1))
 
     def trigger(self, parameters: Sequence[Tensor]) -> AdditiveTrigger:
         return AdditiveTrigger(parameters[0].clamp(-1, 1))

@@ -43,16 +43,30 @@ class TriggerFamily(ABC):
         """[P], what is to be small; differentiable."""
 
     @abstractmethod
+    def parameters(self, trigger: Trigger) -> list[Tensor]:
+        """The inverse of ``trigger``, on the CPU: where a search begins that starts from a known trigger."""
+
+    @abstractmethod
+    def strengthened(self, trigger: Trigger) -> Trigger:
+        """A stronger trigger of the same look: a smallest one is too weak to move images of other classes."""
+
+    @abstractmethod
     def trigger(self, parameters: Sequence[Tensor]) -> Trigger:
         """The finished trigger of one problem, from tensors without the leading dimension."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Send ``images`` (float [N, C, H, W] in [0, 1]) to class ``target``."""
+    """Send ``images`` (float [N, C, H, W] in [0, 1]) to class ``target``.
+
+    allowance: a size up to which being small does not matter; the search then looks for the most convincing trigger of
+    that size instead of the smallest one. start: a trigger to begin with, instead of a random one.
+    """
 
     images: Tensor
     target: int
+    allowance: float = 0.0
+    start: Trigger | None = None
 
 
 @dataclass(frozen=True)
@@ -127,13 +141,19 @@ class _Batch:
     def add(self, indices: Sequence[int], problems: Sequence[Problem]) -> None:
         device, count = self.classifier.device, len(indices)
         shape = problems[0].images.shape[1:]
-        fresh = [t.to(device) for t in self.family.start(count, (shape[0], shape[1], shape[2]), self.generator)]
+        fresh = self.family.start(count, (shape[0], shape[1], shape[2]), self.generator)
+        for row, problem in enumerate(problems):
+            if problem.start is not None:
+                for tensor, value in zip(fresh, self.family.parameters(problem.start), strict=True):
+                    tensor[row] = value
+        fresh = [t.to(device) for t in fresh]
         rows = {
             "target": torch.tensor([p.target for p in problems], device=device),
             "cost": torch.full((count,), self.family.initial_cost, device=device),
+            "allowance": torch.tensor([p.allowance for p in problems], device=device),
             "age": torch.zeros(count, device=device),
             "since": torch.zeros(count, device=device),
-            "smallest": torch.full((count,), torch.inf, device=device),
+            "least": torch.full((count,), torch.inf, device=device),
             "mark": torch.full((count,), torch.inf, device=device),
             "success": torch.zeros(count, device=device),
         }
@@ -161,10 +181,12 @@ class _Batch:
         targets = rows["target"].repeat_interleave(drawn)
         loss = functional.cross_entropy(logits, targets, reduction="none").view(count, drawn).mean(1)
         size = self.family.size(leaves)
-        gradients = torch.autograd.grad((loss + rows["cost"] * size).sum(), leaves)
+        excess = (size - rows["allowance"]).clamp_min(0)
+        gradients = torch.autograd.grad((loss + rows["cost"] * excess).sum(), leaves)
         self.parameters = [p.detach() for p in leaves]
         success = (logits.detach().argmax(1) == targets).view(count, drawn).float().mean(1)
-        self._remember(success, size.detach())
+        # Between two triggers within the allowance the more convincing one is better.
+        self._remember(success, torch.maximum(size.detach(), rows["allowance"]) * (1 + 1e-3 * loss.detach()))
         self._adapt_cost(success)
         self._adam(gradients)
 
@@ -174,16 +196,16 @@ class _Batch:
             return images.repeat(repeats, 1, 1, 1)[: self.budget.images]
         return images[torch.randperm(len(images), generator=self.generator)[: self.budget.images]]
 
-    def _remember(self, success: Tensor, size: Tensor) -> None:
+    def _remember(self, success: Tensor, badness: Tensor) -> None:
         rows = self.rows
-        better = (success >= self.budget.level) & (size < rows["smallest"])
+        better = (success >= self.budget.level) & (badness < rows["least"])
         for best, now in zip(self.best, self.parameters, strict=True):
             best[better] = now[better]
-        rows["smallest"] = torch.where(better, size, rows["smallest"])
-        rows["success"] = torch.where(better, success, torch.where(rows["smallest"].isinf(), success, rows["success"]))
-        clearly = rows["smallest"] < rows["mark"] * (1 - self.budget.improvement)
-        rows["mark"] = torch.where(clearly, rows["smallest"], rows["mark"])
-        rows["since"] = torch.where(clearly | rows["smallest"].isinf(), 0, rows["since"] + 1)
+        rows["least"] = torch.where(better, badness, rows["least"])
+        rows["success"] = torch.where(better, success, torch.where(rows["least"].isinf(), success, rows["success"]))
+        clearly = rows["least"] < rows["mark"] * (1 - self.budget.improvement)
+        rows["mark"] = torch.where(clearly, rows["least"], rows["mark"])
+        rows["since"] = torch.where(clearly | rows["least"].isinf(), 0, rows["since"] + 1)
         rows["age"] = rows["age"] + 1
 
     def _adapt_cost(self, success: Tensor) -> None:
@@ -203,6 +225,9 @@ class _Batch:
             scale = (second / (1 - beta2**age).view(shape)).sqrt_().add_(1e-8)
             self.parameters[i] = self.parameters[i] - self.family.learning_rate * mean / scale
 
+    def _size(self, row: int) -> float:
+        return float(self.family.size([best[row : row + 1] for best in self.best]))
+
     def leave(self) -> list[tuple[int, Inversion]]:
         """Take finished problems out of the batch."""
         rows = self.rows
@@ -211,13 +236,13 @@ class _Batch:
             return []
         finished = []
         for row in done.nonzero().flatten().tolist():
-            found = bool(rows["smallest"][row].isfinite())
+            found = bool(rows["least"][row].isfinite())
             finished.append(
                 (
                     self.indices[row],
                     Inversion(
                         trigger=self.family.trigger([b[row] for b in self.best]) if found else None,
-                        size=float(rows["smallest"][row]) if found else None,
+                        size=self._size(row) if found else None,
                         success=float(rows["success"][row]),
                         steps=int(rows["age"][row]),
                     ),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from untrojan.detection.inversion import TriggerFamily
-from untrojan.triggers import PatchTrigger
+from untrojan.triggers import PatchTrigger, Trigger
 
 
 class PatchFamily(TriggerFamily):
@@ -35,6 +35,14 @@ class PatchFamily(TriggerFamily):
 
     def size(self, parameters: Sequence[Tensor]) -> Tensor:
         return torch.sigmoid(parameters[0] * self.slope).sum((1, 2, 3))
+
+    def parameters(self, trigger: Trigger) -> list[Tensor]:
+        tensors = trigger.tensors()
+        return [torch.logit(tensors[name].cpu(), eps=0.02) / self.slope for name in ("mask", "pattern")]
+
+    def strengthened(self, trigger: Trigger) -> PatchTrigger:
+        tensors = trigger.tensors()
+        return PatchTrigger((2 * tensors["mask"]).clamp(0, 1), tensors["pattern"])
 
     def trigger(self, parameters: Sequence[Tensor]) -> PatchTrigger:
         mask, pattern = (torch.sigmoid(p * self.slope) for p in parameters)

@@ -24,9 +24,14 @@ from untrojan.triggers import Trigger
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateSettings:
-    """How many restarts per kind, and how long each searches."""
+    """What the set of one kind is made of, and how long each search is.
 
-    count: int = 6
+    restarts: smallest triggers from different starts; allowances: for each, the most convincing trigger of so many
+    times the smallest size, since an attacker has no reason to use the smallest.
+    """
+
+    restarts: int = 4
+    allowances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,15 +49,20 @@ def surrogates_for(
     generator: torch.Generator,
     progress: Progress,
 ) -> list[Trigger]:
-    """``settings.count`` triggers of each kind into ``target``, each from its own random start.
+    """Triggers of each kind into ``target``, each from its own random start.
 
     images: float [N, C, H, W] in [0, 1], clean, of all source classes. Raises InconclusiveError if none succeeds.
     """
     surrogates: list[Trigger] = []
     for kind in kinds:
-        problems = [Problem(images, target)] * settings.count
-        progress.start(f"{kind} stand-ins for the trigger into {target}", len(problems))
-        found = invert(classifier, FAMILIES[kind](), problems, settings.budget, generator=generator, progress=progress)
+        family = FAMILIES[kind]()
+        progress.start(f"{kind} stand-ins for the trigger into {target}", settings.restarts + len(settings.allowances))
+        problems = [Problem(images, target)] * settings.restarts
+        found = invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
+        sizes = [f.size for f in found if f.size is not None]
+        if sizes:
+            problems = [Problem(images, target, allowance=a * min(sizes)) for a in settings.allowances]
+            found += invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
         surrogates += [f.trigger for f in found if f.trigger is not None]
     if not surrogates:
         raise InconclusiveError(

@@ -1,0 +1,197 @@
+"""What every registered method promises, whatever it does: one suite, and the tables enrol into it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from planted import planted_classifier, planted_images, planted_trigger
+from torch import Tensor
+
+from untrojan.attacks import ATTACKS
+from untrojan.classifier import as_found
+from untrojan.correction import CORRECTIONS, Task
+from untrojan.detection.inversion import Budget, Problem, invert
+from untrojan.detection.scanner import FAMILIES
+from untrojan.errors import UsageError
+from untrojan.progress import Silent
+from untrojan.setting import Setting
+from untrojan.triggers import TRIGGER_KINDS, load_trigger, save_trigger
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+SHAPE = (3, 16, 16)
+
+
+class Fingerprint:
+    """Everything about a victim and the process that a method must leave alone."""
+
+    def __init__(self, classifier):
+        self.state = {k: v.clone() for k, v in classifier.state_dict().items()}
+        self.modes = [m.training for m in classifier.modules()]
+        self.grads = [(p.requires_grad, p.grad) for p in classifier.parameters()]
+        self.hooks = [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in classifier.modules()]
+        self.types = [type(m) for m in classifier.modules()]
+        self.rng = (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate())
+
+    def same_as(self, other: Fingerprint) -> bool:
+        states = all(torch.equal(self.state[k], other.state[k]) for k in self.state)
+        rest = ("modes", "grads", "hooks", "types", "rng")
+        return states and all(getattr(self, name) == getattr(other, name) for name in rest)
+
+
+class Interrupting:
+    """Raises after some progress, as Ctrl-C does."""
+
+    count = 0
+
+    def start(self, description: str, total: int) -> None:
+        self.count = 0
+
+    def advance(self, count: int = 1) -> None:
+        self.count += count
+        if self.count >= 2:
+            raise KeyboardInterrupt
+
+
+def attack_names():
+    return [pytest.param(name, id=name) for name in ATTACKS]
+
+
+@pytest.mark.parametrize("name", attack_names())
+class TestAttacks:
+    def test_the_table_names_it_by_its_own_name(self, name):
+        assert ATTACKS[name].name == name
+
+    def test_same_seed_same_trigger(self, name):
+        made = [ATTACKS[name]().make_trigger(SHAPE, torch.Generator().manual_seed(4)) for _ in range(2)]
+        assert made[0].sha256() == made[1].sha256()
+        assert made[0].kind in TRIGGER_KINDS
+
+    def test_its_file_stamps_the_same_images(self, name, tmp_path):
+        trigger = ATTACKS[name]().make_trigger(SHAPE, torch.Generator().manual_seed(4))
+        save_trigger(tmp_path / "t.safetensors", trigger, Setting.parse("a2a"))
+        again, setting = load_trigger(tmp_path / "t.safetensors")
+        images = torch.rand(5, *SHAPE)
+        assert torch.equal(trigger.stamp(images), again.stamp(images))
+        assert str(setting) == "a2a"
+
+    @pytest.mark.parametrize("setting", ["a2o:1", "a2a", "s2t:0>2"])
+    def test_it_poisons_as_the_setting_says(self, name, setting):
+        images = torch.randint(0, 256, (60, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        labels = torch.arange(60) % 4
+        attack, rule = ATTACKS[name](), Setting.parse(setting)
+        trigger = attack.make_trigger(SHAPE, torch.Generator().manual_seed(4))
+        made = attack.poison(
+            images,
+            labels,
+            trigger=trigger,
+            setting=rule,
+            classes=4,
+            count=3,
+            generator=torch.Generator().manual_seed(2),
+        )
+        assert torch.equal(made.images[:60], images)
+        assert torch.equal(made.labels[:60], labels)
+        assert int(made.poisoned.sum()) == 3 * len(rule.pairs(4))
+        assert sorted(made.labels[made.poisoned].tolist()) == sorted(3 * [t for _, t in rule.pairs(4)])
+
+    def test_it_leaves_the_global_random_state(self, name):
+        before = torch.get_rng_state()
+        ATTACKS[name]().make_trigger(SHAPE, torch.Generator().manual_seed(0))
+        assert torch.equal(before, torch.get_rng_state())
+
+    def test_positional_hyper_parameters_are_refused(self, name):
+        with pytest.raises(TypeError):
+            ATTACKS[name](3)
+
+
+def problems(device: str) -> list[Problem]:
+    images, labels = planted_images(6)
+    floats = (images.float() / 255).to(device)
+    return [Problem(floats[(labels == s).to(device)], t) for s in (0, 1) for t in (2, 3)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", FAMILIES)
+class TestTriggerFamilies:
+    budget = Budget(steps=15, images=4)
+
+    def run(self, kind, device, progress=None):
+        classifier = planted_classifier().to(device)
+        with as_found(classifier):
+            return invert(
+                classifier,
+                FAMILIES[kind](),
+                problems(device),
+                self.budget,
+                generator=torch.Generator().manual_seed(3),
+                progress=progress,
+            )
+
+    def test_the_table_names_it_by_its_own_kind(self, kind, device):
+        assert FAMILIES[kind].kind == kind
+        assert kind in TRIGGER_KINDS
+
+    def test_same_seed_same_result(self, kind, device):
+        first, second = self.run(kind, device), self.run(kind, device)
+        assert [f.success for f in first] == [f.success for f in second]
+        if device == "cpu":
+            assert [f.size for f in first] == [f.size for f in second]
+
+    def test_the_victim_is_as_found(self, kind, device):
+        classifier = planted_classifier().to(device).train()
+        before = Fingerprint(classifier)
+        with pytest.raises(KeyboardInterrupt), as_found(classifier):
+            invert(
+                classifier,
+                FAMILIES[kind](),
+                problems(device),
+                self.budget,
+                generator=torch.Generator(),
+                progress=Interrupting(),
+            )
+        assert before.same_as(Fingerprint(classifier))
+
+
+def task(device: str) -> Task:
+    images, labels = planted_images(12)
+    floats = (images.float() / 255).to(device)
+    mine = (labels == 3).to(device)
+    return Task(3, floats[~mine], floats[mine], [planted_trigger()])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", CORRECTIONS)
+class TestCorrections:
+    def fit(self, name, device, classifier, progress=None) -> dict[str, Tensor]:
+        with as_found(classifier):
+            return CORRECTIONS[name](steps=4).fit(
+                classifier, task(device), generator=torch.Generator().manual_seed(1), progress=progress or Silent()
+            )
+
+    def test_the_table_names_it_by_its_own_name(self, name, device):
+        assert CORRECTIONS[name].name == name
+
+    def test_same_seed_same_theta(self, name, device):
+        first = self.fit(name, device, planted_classifier().to(device))
+        second = self.fit(name, device, planted_classifier().to(device))
+        assert all(torch.allclose(first[k], second[k], atol=1e-6 if device == "cpu" else 1e-2) for k in first)
+
+    def test_the_victim_is_as_found(self, name, device):
+        classifier = planted_classifier().to(device).train()
+        before = Fingerprint(classifier)
+        self.fit(name, device, classifier)
+        assert before.same_as(Fingerprint(classifier))
+
+    def test_the_victim_is_as_found_after_an_interruption(self, name, device):
+        classifier = planted_classifier().to(device)
+        before = Fingerprint(classifier)
+        with pytest.raises(KeyboardInterrupt):
+            self.fit(name, device, classifier, Interrupting())
+        assert before.same_as(Fingerprint(classifier))
+
+    def test_nonsense_is_refused(self, name, device):
+        with pytest.raises(UsageError):
+            CORRECTIONS[name](steps=0)

@@ -1,0 +1,143 @@
+"""scan, repair and guard on a hand-built backdoor, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from planted import planted_classifier, planted_images, planted_trigger
+from torch import nn
+
+import untrojan
+from untrojan.classifier import Classifier
+from untrojan.detection.inversion import Budget
+from untrojan.detection.scanner import ScanSettings
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+
+QUICK = ScanSettings(
+    pairs={"patch": Budget(steps=60, images=8), "additive": Budget(steps=250, images=8)},
+    pooled=Budget(steps=60, images=24, level=0.95),
+)
+
+
+@pytest.fixture(scope="module")
+def found():
+    classifier = planted_classifier()
+    images, labels = planted_images()
+    return classifier, images, labels, untrojan.scan(classifier, images, labels, settings=QUICK)
+
+
+def test_the_planted_target_is_found(found):
+    _, _, _, report = found
+    assert report.verdict == "backdoor"
+    assert report.targets == (3,)
+    assert set(report.sources(3)) == {0, 1, 2, 4}
+    assert report.cost.images_forward_backward > 0
+
+
+def test_an_honest_network_is_called_clean():
+    images, labels = planted_images()
+    report = untrojan.scan(planted_classifier(strength=0), images, labels, settings=QUICK)
+    assert report.verdict == "clean"
+    assert report.targets == ()
+    assert not any(p.detected for p in report.pairs)
+
+
+def test_the_guard_gives_the_true_classes_back(found, tmp_path):
+    classifier, images, labels, report = found
+    guard = untrojan.repair(classifier, images, labels, report, options={"steps": 80})
+    fresh, truth = planted_images(seed=9)
+    result = untrojan.evaluate(
+        classifier, fresh, truth, guard=guard, trigger=planted_trigger(), setting=untrojan.Setting.parse("a2o:3")
+    )
+    assert result.before.asr.value == 1.0
+    assert result.after.asr.value <= 0.05
+    assert result.after.sia.value >= 0.95
+    assert result.after.acc.value >= 0.95
+    untrojan.save_guard(tmp_path, guard)
+    again = untrojan.load_guard(tmp_path, classifier)
+    stamped = planted_trigger().stamp(fresh.float() / 255)
+    assert torch.equal(guard(stamped).labels, again(stamped).labels)
+    with pytest.raises(GuardMismatchError):
+        untrojan.load_guard(tmp_path, planted_classifier(strength=29.0))
+
+
+def test_a_scan_repeats(found):
+    classifier, images, labels, report = found
+    again = untrojan.scan(classifier, images, labels, settings=QUICK)
+    assert again.pairs == report.pairs
+
+
+def test_a_scan_survives_its_file(found, tmp_path):
+    _, _, _, report = found
+    untrojan.save_scan(tmp_path, report)
+    again = untrojan.load_scan(tmp_path)
+    assert again.model_dump_json() == report.model_dump_json()
+    assert {k: t.sha256() for k, t in again.triggers.items()} == {k: t.sha256() for k, t in report.triggers.items()}
+
+
+def test_the_victim_is_as_found():
+    classifier = planted_classifier().train()
+    classifier.module.read.weight.requires_grad_(False)
+    seen = []
+    handle = classifier.module.norm.register_forward_hook(lambda *_: seen.append(1))
+    state = {k: v.clone() for k, v in classifier.state_dict().items()}
+    images, labels = planted_images(8)
+    rng = torch.get_rng_state()
+    untrojan.scan(classifier, images, labels, settings=QUICK)
+    assert seen, "a user's hook sees the passes"
+    handle.remove()
+    assert torch.equal(rng, torch.get_rng_state())
+    assert all(m.training for m in classifier.modules())
+    assert [p.requires_grad for p in classifier.parameters()] == [False, True, True, True]
+    assert all(torch.equal(v, state[k]) for k, v in classifier.state_dict().items())
+
+
+def test_nan_weights_are_inconclusive():
+    classifier = planted_classifier()
+    classifier.module.read.weight.data[0, 0] = torch.nan
+    images, labels = planted_images(8)
+    report = untrojan.scan(classifier, images, labels)
+    assert report.verdict == "inconclusive"
+    assert "NaN" in report.reason
+    with pytest.raises(InconclusiveError):
+        untrojan.repair(classifier, images, labels, report)
+
+
+def test_two_classes_are_inconclusive():
+    network = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
+    images, labels = planted_images(8)
+    report = untrojan.scan(network, images, labels % 2)
+    assert report.verdict == "inconclusive"
+
+
+def test_images_that_do_not_suit_the_classifier_are_inconclusive():
+    images, labels = planted_images(8)
+    report = untrojan.scan(planted_classifier(), images, (labels + 1) % 5)
+    assert report.verdict == "inconclusive"
+    assert "--mean" in report.reason
+
+
+def test_what_scan_and_repair_refuse(found):
+    classifier, images, labels, report = found
+    with pytest.raises(DataError, match="one class"):
+        untrojan.scan(classifier, images[labels == 0], labels[labels == 0])
+    with pytest.raises(DataError, match=r"0\.\.4"):
+        untrojan.scan(classifier, images, labels + 1)
+    with pytest.raises(DataError, match="label"):
+        untrojan.scan(classifier, images, labels[:-1])
+    with pytest.raises(DataError, match="no images"):
+        untrojan.scan(classifier, images[:0], labels[:0])
+    with pytest.raises(ShapeError):
+        untrojan.scan(classifier, images.float(), labels)
+    with pytest.raises(ShapeError):
+        untrojan.scan(classifier, images[0], labels[:1])
+    clean = report.model_copy(update={"verdict": "clean", "targets": ()})
+    with pytest.raises(UsageError, match="nothing to repair"):
+        untrojan.repair(classifier, images, labels, clean)
+    with pytest.raises(GuardMismatchError):
+        untrojan.repair(planted_classifier(strength=20.0), images, labels, report)
+    with pytest.raises(UsageError, match="bna"):
+        untrojan.repair(classifier, images, labels, report, method="magic")
+    plain = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)))
+    with pytest.raises(UnsupportedError, match="BatchNorm"):
+        untrojan.repair(plain, images, labels, report)

@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from planted import planted_classifier, planted_images, planted_trigger
 from torch import Tensor
 
+from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.attacks import ATTACKS
 from untrojan.classifier import as_found
 from untrojan.correction import CORRECTIONS, Task

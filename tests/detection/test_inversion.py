@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from planted import SIDE, planted_classifier, planted_images
 from torch import nn
 
+from planted import SIDE, planted_classifier, planted_images
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.inversion import Budget, Problem, invert

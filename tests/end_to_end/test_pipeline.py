@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planted import planted_classifier, planted_images, planted_trigger
 from torch import nn
 
 import untrojan
+from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier import Classifier
 from untrojan.detection.inversion import Budget
 from untrojan.detection.scanner import ScanSettings

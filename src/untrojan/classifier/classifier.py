@@ -93,12 +93,15 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def predict(self, images: Tensor, batch_size: int = 256) -> Tensor:
         """Logits [N, K] of any number of images, batch by batch, in evaluation mode, without gradients."""
-        training = self.training
-        self.eval()
+        # Module by module: a network may freeze some of its layers in evaluation mode while it trains.
+        modes = [(module, module.training) for module in self.modules()]
+        for module, _ in modes:
+            module.training = False
         try:
             return torch.cat([self(batch) for batch in torch.split(images, batch_size)])
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
     def sha256(self) -> str:
         """A hash of the network's parameters and buffers and of the preprocessing: the victim's identity.

@@ -152,6 +152,7 @@ class _Batch:
             "cost": torch.full((count,), self.family.initial_cost, device=device),
             "allowance": torch.tensor([p.allowance for p in problems], device=device),
             "age": torch.zeros(count, device=device),
+            "stride": torch.ones(count, device=device),
             "since": torch.zeros(count, device=device),
             "least": torch.full((count,), torch.inf, device=device),
             "mark": torch.full((count,), torch.inf, device=device),
@@ -207,6 +208,10 @@ class _Batch:
         rows["mark"] = torch.where(clearly, rows["least"], rows["mark"])
         rows["since"] = torch.where(clearly | rows["least"].isinf(), 0, rows["since"] + 1)
         rows["age"] = rows["age"] + 1
+        # Where nothing succeeds yet the steps grow: how far a trigger must reach differs by an order of magnitude
+        # between photographs and black-and-white digits.
+        stuck = rows["least"].isinf() & (rows["age"] > 10)
+        rows["stride"] = torch.where(stuck, rows["stride"] * 1.08, rows["stride"])
 
     def _adapt_cost(self, success: Tensor) -> None:
         """Dearer while it succeeds, cheaper while it fails: the size then hovers where success begins."""
@@ -223,7 +228,8 @@ class _Batch:
             shape = (-1,) + (1,) * (gradient.ndim - 1)
             mean = first / (1 - beta1**age).view(shape)
             scale = (second / (1 - beta2**age).view(shape)).sqrt_().add_(1e-8)
-            self.parameters[i] = self.parameters[i] - self.family.learning_rate * mean / scale
+            step = self.family.learning_rate * self.rows["stride"].view(shape)
+            self.parameters[i] = self.parameters[i] - step * mean / scale
 
     def _size(self, row: int) -> float:
         return float(self.family.size([best[row : row + 1] for best in self.best]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured
@@ -15,6 +15,8 @@ from untrojan.correction.histogram import Bins, soft_histogram
 from untrojan.errors import UsageError
 from untrojan.progress import Progress
 from untrojan.triggers import AdditiveTrigger, Trigger
+
+Corner = tuple[float, float]
 
 
 class BNA(Correction):
@@ -27,6 +29,8 @@ class BNA(Correction):
     steps, batch_size, learning_rate: the paper's 30 epochs at 0.01 are ``steps = 30 N / batch_size``.
     pairing: compare with the clean histogram of the same images (less sampling noise) instead of all images.
     magnitude: additive surrogates are scaled by a factor drawn per image from [1, magnitude].
+    grid: at most grid x grid positions of a feature map enter the histograms of a step, evenly spaced from a random
+    corner; neighbours say nearly the same. 0 takes all.
     clean_weight: weight of a second term that asks g to leave the distributions of clean images as they are, the
     target class's above all; 0 is the paper's objective.
     """
@@ -36,7 +40,7 @@ class BNA(Correction):
     def __init__(
         self,
         *,
-        steps: int = 150,
+        steps: int = 180,
         batch_size: int = 32,
         learning_rate: float = 0.1,
         divergence: str = "tv",
@@ -45,14 +49,17 @@ class BNA(Correction):
         pairing: bool = True,
         magnitude: float = 3.0,
         clean_weight: float = 0.15,
+        grid: int = 8,
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
-        if steps < 1 or batch_size < 2 or not learning_rate > 0 or magnitude < 1 or clean_weight < 0:
-            raise UsageError("bna: steps >= 1, batch_size >= 2, learning_rate > 0, magnitude >= 1, clean_weight >= 0")
+        if steps < 1 or batch_size < 2 or not learning_rate > 0 or magnitude < 1 or clean_weight < 0 or grid < 0:
+            raise UsageError(
+                "bna: steps >= 1, batch_size >= 2, learning_rate > 0, magnitude >= 1, clean_weight >= 0, grid >= 0"
+            )
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
-        self.pairing, self.magnitude, self.clean_weight = pairing, magnitude, clean_weight
+        self.pairing, self.magnitude, self.clean_weight, self.grid = pairing, magnitude, clean_weight, grid
 
     def fit(
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress
@@ -67,19 +74,28 @@ class BNA(Correction):
             parameter.requires_grad_(True)
         optimiser = torch.optim.Adam(parameters, lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps, eta_min=self.learning_rate / 10)
-        divergence = DIVERGENCES[self.divergence]
-        whole = None if self.pairing else self._histograms(classifier, layers, task.sources, bins)
+        whole = None
+        if not self.pairing:
+            with torch.no_grad():
+                whole = self._histograms(classifier, layers, classifier.arranged(task.sources), bins, None)
+
+        def distance(clean: Tensor, seen: Tensor, corner: Corner) -> Tensor:
+            """Between the distributions of f on clean images and of g on what it sees of them."""
+            wanted = whole
+            if wanted is None:
+                with torch.no_grad():
+                    wanted = self._histograms(classifier, layers, classifier.arranged(clean), bins, corner)
+            got = self._histograms(corrected, corrected.layers, classifier.arranged(seen), bins, corner)
+            return torch.stack([DIVERGENCES[self.divergence](wanted[n], got[n]) for n in layers]).sum()
 
         progress.start(f"correcting target {task.target}", self.steps)
         for _ in range(self.steps):
+            corner = (float(torch.rand(1, generator=generator)), float(torch.rand(1, generator=generator)))
             clean = _draw(task.sources, self.batch_size, generator)
-            triggered = stamp_mixture(clean, task.surrogates, self.magnitude, generator)
-            wanted = whole or self._histograms(classifier, layers, clean, bins)
-            loss = self._distance(corrected, triggered, wanted, bins, divergence)
+            loss = distance(clean, stamp_mixture(clean, task.surrogates, self.magnitude, generator), corner)
             if self.clean_weight and len(task.own):
-                kept = _draw(task.own, max(1, self.batch_size // 2), generator)
-                wanted = self._histograms(classifier, layers, kept, bins)
-                loss = loss + self.clean_weight * self._distance(corrected, kept, wanted, bins, divergence)
+                own = _draw(task.own, max(1, self.batch_size // 2), generator)
+                loss = loss + self.clean_weight * distance(own, own, corner)
             gradients = torch.autograd.grad(loss, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -88,26 +104,26 @@ class BNA(Correction):
             progress.advance()
         return corrected.theta()
 
-    @torch.no_grad()
     def _histograms(
-        self, classifier: Classifier, layers: Mapping[str, torch.nn.Module], images: Tensor, bins: Mapping[str, Bins]
+        self,
+        network: nn.Module,
+        layers: Mapping[str, nn.Module],
+        images: Tensor,
+        bins: Mapping[str, Bins],
+        corner: Corner | None,
     ) -> dict[str, Tensor]:
         with captured(layers) as outputs:
-            classifier(_channels_last(images, classifier))
-        return {name: soft_histogram(outputs[name], bins[name], self.tau) for name in layers}
+            network(images)
+        grid = self.grid if corner is not None else 0
+        return {n: soft_histogram(thinned(outputs[n], grid, corner), bins[n], self.tau) for n in layers}
 
-    def _distance(
-        self,
-        corrected: CorrectedClassifier,
-        images: Tensor,
-        wanted: Mapping[str, Tensor],
-        bins: Mapping[str, Bins],
-        divergence: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        with captured(corrected.layers) as outputs:
-            corrected(_channels_last(images, corrected.classifier))
-        terms = [divergence(wanted[n], soft_histogram(outputs[n], bins[n], self.tau)) for n in wanted]
-        return torch.stack(terms).sum()
+
+def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
+    """Every k-th row and column of feature maps [N, C, H, W] larger than grid x grid, from a corner in [0, 1)²."""
+    if values.ndim != 4 or grid == 0 or corner is None:
+        return values
+    rows, columns = max(1, values.shape[2] // grid), max(1, values.shape[3] // grid)
+    return values[:, :, int(corner[0] * rows) :: rows, int(corner[1] * columns) :: columns]
 
 
 @torch.no_grad()
@@ -117,7 +133,7 @@ def clean_range(classifier: Classifier, images: Tensor, batch_size: int = 256) -
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with captured(layers) as outputs:
         for batch in images.split(batch_size):
-            classifier(_channels_last(batch, classifier))
+            classifier(classifier.arranged(batch))
             for name, output in outputs.items():
                 values = output.float().movedim(1, 0).flatten(1)
                 low, high = values.amin(1), values.amax(1)
@@ -156,7 +172,3 @@ def stamp_mixture(
 
 def _draw(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return images[torch.randperm(len(images), generator=generator)[:count]]
-
-
-def _channels_last(images: Tensor, classifier: Classifier) -> Tensor:
-    return images.to(classifier.device).contiguous(memory_format=torch.channels_last)

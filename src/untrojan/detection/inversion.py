@@ -177,8 +177,8 @@ class _Batch:
         images = torch.stack([self._draw(p.images) for p in self.problems])
         count, drawn = images.shape[:2]
         leaves = [p.requires_grad_(True) for p in self.parameters]
-        stamped = self.family.stamp(leaves, images).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        logits = self.classifier(stamped).float()
+        stamped = self.family.stamp(leaves, images).flatten(0, 1)
+        logits = self.classifier(self.classifier.arranged(stamped)).float()
         targets = rows["target"].repeat_interleave(drawn)
         loss = functional.cross_entropy(logits, targets, reduction="none").view(count, drawn).mean(1)
         size = self.family.size(leaves)

@@ -32,7 +32,7 @@ def evaluate(
     setting: Setting | None = None,
     left_out: int = 0,
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure ACC and, with a trigger and its setting, ASR, SIA, TPR and FPR, each with a 95 % interval.
@@ -127,7 +127,7 @@ def _decide(
     parts = []
     for batch in images.split(batch_size):
         x = classifier.as_float(batch)
-        x = x if trigger is None else trigger.stamp(x)
+        x = classifier.arranged(x if trigger is None else trigger.stamp(x))
         if guard is not None:
             parts.append(guard(x))
         else:

@@ -109,11 +109,16 @@ def test_stopped_from_outside_leaves_nothing(tmp_path, number, code, word):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test runner in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("training (0/")
-    process.send_signal(getattr(signal, number))
-    out, err = process.communicate(timeout=60)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("training (0/")
+        process.send_signal(getattr(signal, number))
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert out == ""
     assert err == f"untrojan: error: {word}; nothing half-written was left\n"

@@ -100,21 +100,12 @@ def test_bars_write_nothing_to_stdout_and_clean_up(monkeypatch, capsys):
     assert "data" not in terminal.getvalue()
 
 
-# A shell that runs the tests in the background has Ctrl-C ignored, and a child would inherit that.
-HEEDING_CTRL_C = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from untrojan.cli import main
-sys.exit(main())
-"""
-
-
 @pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
 def test_stopped_from_outside_leaves_nothing(tmp_path, number, code, word):
     train = write_folder(tmp_path / "train", stripes(30))
     command = ["poison", "--dataset", train, "--attack", "none", "--arch", "convnet", "--epochs", "100000"]
     process = subprocess.Popen(
-        [sys.executable, "-c", HEEDING_CTRL_C, *map(str, command), "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "untrojan", *map(str, command), "--out", str(tmp_path / "out")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

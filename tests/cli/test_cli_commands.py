@@ -290,6 +290,7 @@ def test_poison_makes_a_victim_that_scan_takes(run, scanned, tmp_path):
     assert card == json.loads(ended.out)
     assert card["input_shape"] == [1, 10, 10]
     assert card["training"]["augmentation"] == "crop"
+    assert (card["attack_options"], card["trigger"]["size"]) == ({"size": 2}, 4.0)
     assert card["asr"] is not None
     assert run("scan", tmp_path / "v", "--clean", train).code == 0
     text = run(*command, "--out", tmp_path / "v")

@@ -19,7 +19,7 @@ from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import FAMILIES
 from untrojan.errors import InconclusiveError
 from untrojan.progress import Progress
-from untrojan.triggers import Trigger
+from untrojan.triggers import TRIGGER_KINDS, Trigger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,14 @@ class SurrogateSettings:
     """What the set of one kind is made of, and how long each search is.
 
     restarts: smallest triggers from different starts; allowances: for each, the most convincing trigger of so many
-    times the smallest size, since an attacker has no reason to use the smallest.
+    times the smallest size, since an attacker has no reason to use the smallest; copies: at most so many mirrored or
+    shifted ones are added, of those that still move a share of ``copy_level`` of the images.
     """
 
     restarts: int = 4
     allowances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
+    copies: int = 8
+    copy_level: float = 0.8
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,9 +66,40 @@ def surrogates_for(
         if sizes:
             problems = [Problem(images, target, allowance=a * min(sizes)) for a in settings.allowances]
             found += invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
-        surrogates += [f.trigger for f in found if f.trigger is not None]
+        triggers = [f.trigger for f in found if f.trigger is not None]
+        surrogates += triggers + moved_copies(classifier, triggers, images, target, settings, generator)
     if not surrogates:
         raise InconclusiveError(
             f"no trigger into class {target} works on all its source classes at once; scan again with more images"
         )
     return surrogates
+
+
+def moved_copies(
+    classifier: Classifier,
+    triggers: Sequence[Trigger],
+    images: Tensor,
+    target: int,
+    settings: SurrogateSettings,
+    generator: torch.Generator,
+) -> list[Trigger]:
+    """Mirrored and shifted triggers that the classifier obeys as well.
+
+    A victim trained with crops and mirrored images obeys the trigger at other places too, and all searches may have
+    ended at the same one. These copies cost forward passes alone.
+    """
+    shown = images[torch.randperm(len(images), generator=generator)[:64].to(images.device)]
+    shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    moves = [(mirror, dy, dx) for mirror in (False, True) for dy, dx in shifts if mirror or dy or dx]
+    candidates = [(trigger, move) for trigger in triggers for move in moves]
+    kept: list[Trigger] = []
+    for index in torch.randperm(len(candidates), generator=generator)[: 6 * settings.copies].tolist():
+        trigger, (mirror, dy, dx) = candidates[index]
+        tensors = {name: t.flip(-1) if mirror else t for name, t in trigger.tensors().items()}
+        copy = TRIGGER_KINDS[trigger.kind](**{name: t.roll((dy, dx), (-2, -1)) for name, t in tensors.items()})
+        reached = (classifier.predict(copy.stamp(shown)).argmax(1) == target).float().mean()
+        if float(reached) >= settings.copy_level:
+            kept.append(copy)
+        if len(kept) == settings.copies:
+            break
+    return kept

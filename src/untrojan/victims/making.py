@@ -115,7 +115,7 @@ def make_victim(
         "class_names": train_set.class_names,
         "attack": attack,
         "setting": None if setting is None else str(setting),
-        "attack_options": dict(attack_options or {}),
+        "attack_options": {name: vars(poisoner).get(name) for name in attack_options or {}},
         "count": count,
         "poisoned_images": len(images) - len(train_set),
         "trigger": _outline(trigger),

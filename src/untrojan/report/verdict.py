@@ -54,9 +54,8 @@ def next_steps(content: ReportContent) -> tuple[Sentence, ...]:
     if scan is not None and scan.verdict == "inconclusive":
         return (
             ("Do not treat this classifier as safe.",),
-            ("Remove the reason given above, then scan again: more clean images of every class and a longer ",
-             Code("--budget"), " help where the scan ran out of either."),
-        )  # fmt: skip
+            ("Remove the reason given above, then scan again; more clean images of every class often help.",),
+        )
     if scan is not None and scan.verdict == "clean" and _missed(content) is not None:
         return (
             ("Do not use this classifier.",),

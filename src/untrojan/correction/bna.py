@@ -79,9 +79,8 @@ class BNA(Correction):
             with torch.no_grad():
                 whole = self._histograms(classifier, layers, classifier.arranged(task.sources), bins, None)
 
-        def distance(clean: Tensor, seen: Tensor, corner: Corner) -> Tensor:
-            """Between the distributions of f on clean images and of g on what it sees of them."""
-            wanted = whole
+        def distance(clean: Tensor, seen: Tensor, corner: Corner, wanted: dict[str, Tensor] | None = None) -> Tensor:
+            """Between the distributions of f on clean images, if not given, and of g on what it sees of them."""
             if wanted is None:
                 with torch.no_grad():
                     wanted = self._histograms(classifier, layers, classifier.arranged(clean), bins, corner)
@@ -92,7 +91,7 @@ class BNA(Correction):
         for _ in range(self.steps):
             corner = (float(torch.rand(1, generator=generator)), float(torch.rand(1, generator=generator)))
             clean = _draw(task.sources, self.batch_size, generator)
-            loss = distance(clean, stamp_mixture(clean, task.surrogates, self.magnitude, generator), corner)
+            loss = distance(clean, stamp_mixture(clean, task.surrogates, self.magnitude, generator), corner, whole)
             if self.clean_weight and len(task.own):
                 own = _draw(task.own, max(1, self.batch_size // 2), generator)
                 loss = loss + self.clean_weight * distance(own, own, corner)

@@ -1,0 +1,34 @@
+"""BNA's objective, where its minimum is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from planted import planted_classifier, planted_images
+
+from untrojan.correction import BNA, Task
+from untrojan.correction.divergence import DIVERGENCES
+from untrojan.progress import Silent
+from untrojan.triggers import AdditiveTrigger
+
+
+@pytest.mark.parametrize("pairing", [True, False])
+def test_both_terms_are_zero_at_the_start_for_a_trigger_that_does_nothing(pairing, monkeypatch):
+    """Clean images are compared with themselves: the target class's never with the sources'."""
+    distances = []
+    tv = DIVERGENCES["tv"]
+
+    def recorded(wanted, got):
+        distances.append(tv(wanted, got))
+        return distances[-1]
+
+    monkeypatch.setitem(DIVERGENCES, "tv", recorded)
+    classifier = planted_classifier()
+    images, labels = planted_images(12)
+    floats = images.float() / 255
+    task = Task(3, floats[labels != 3], floats[labels == 3], [AdditiveTrigger(torch.zeros(1, 8, 8))])
+    method = BNA(steps=1, batch_size=len(task.sources), pairing=pairing, clean_weight=1.0)
+    method.fit(classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent())
+    assert len(distances) == 2
+    for distance in distances:
+        assert float(distance.detach().abs().max()) < 1e-3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planted import planted_classifier, planted_images
 
+from planted import planted_classifier, planted_images
 from untrojan.correction import BNA, Task
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.progress import Silent

@@ -15,12 +15,13 @@ from untrojan.correction import CORRECTIONS
 from untrojan.correction.base import Task
 from untrojan.data.images import image_hashes
 from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
-from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
+from untrojan.detection.surrogates import Surrogates, SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.guard.check import check_target
 from untrojan.guard.guard import Guard
 from untrojan.identity import victim_info
 from untrojan.progress import Progress, Silent
-from untrojan.records import GuardCard, ScanReport
+from untrojan.records import Cost, GuardCard, ScanReport
 from untrojan.storage import all_finite
 from untrojan.version import version
 
@@ -107,7 +108,7 @@ def repair(
         )
     correction = CORRECTIONS[method](**(options or {}))
     rows: list[dict[str, Tensor]] = []
-    checks: dict[str, Any] = {}
+    chosen: dict[int, Surrogates] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         for target in report.targets:
@@ -117,14 +118,27 @@ def repair(
             if not bool(among.any()):
                 raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
             kinds = sorted({p.kind for p in report.pairs if p.detected and p.target == target})
-            surrogates = surrogates_for(
+            chosen[target] = surrogates_for(
                 classifier, kinds, images[among], target, settings, generator=generator, progress=progress
             )
-            task = Task(target, images[among], images[labels == target], surrogates)
+            task = Task(target, images[among], images[labels == target], chosen[target].shown)
             rows.append(correction.fit(classifier, task, generator=generator, progress=progress))
-            checks[str(target)] = {"surrogates": [[s.kind, s.size] for s in surrogates]}
     theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     guard = Guard(classifier, report.targets, theta)
+    with CostMeter(guard.victim) as first, CostMeter(guard.corrected) as second:
+        checks = {
+            target: check_target(
+                guard,
+                target,
+                images,
+                labels,
+                sources=report.sources(target),
+                surrogates=surrogates.shown,
+                held_out=surrogates.held_out,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            for target, surrogates in chosen.items()
+        }
     guard.card = GuardCard(
         victim=report.victim,
         method=method,
@@ -133,7 +147,11 @@ def repair(
         settings={"surrogates": settings.as_dict(), "correction": vars(correction)},
         images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
         checks=checks,
-        cost=meter.cost(),
+        cost=Cost(
+            seconds=meter.seconds + first.seconds,
+            images_forward=sum(m.images_forward for m in (meter, first, second)),
+            images_forward_backward=meter.images_forward_backward,
+        ),
         seed=seed,
         version=version(),
     )

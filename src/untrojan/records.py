@@ -145,6 +145,22 @@ class Evaluation(Record):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
+class TargetCheck(Record):
+    """One target's guard on what its correction never saw, over the defence images of the source classes.
+
+    surrogates: (kind, size) of the triggers that it was fitted to; held_out: of those it is checked with. asr_before,
+    asr: share of the images with a held-out trigger that the victim sends to the target, alone and behind the guard;
+    sia: share that get their true class behind it; fpr: share of the target's own clean images that it flags.
+    """
+
+    surrogates: tuple[tuple[str, float], ...]
+    held_out: tuple[tuple[str, float], ...] = ()
+    asr_before: Rate | None = None
+    asr: Rate | None = None
+    sia: Rate | None = None
+    fpr: Rate | None = None
+
+
 class GuardCard(Record):
     """``guard.json``: which victim a guard belongs to and how it was made."""
 
@@ -155,7 +171,7 @@ class GuardCard(Record):
     sources: dict[int, tuple[int, ...]]
     settings: dict[str, Any]
     images_sha256: tuple[str, ...]
-    checks: dict[str, Any] = Field(default_factory=dict)
+    checks: dict[int, TargetCheck] = Field(default_factory=dict)
     cost: Cost
     seed: int
     version: str

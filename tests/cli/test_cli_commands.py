@@ -143,8 +143,11 @@ def test_full_disk_during_a_scan_leaves_nothing(run, scanned, victim_folder, ima
 def test_repair_writes_a_guard_and_prints_its_card(
     run, victim_folder, images_folder, scan_folder, tmp_path, monkeypatch
 ):
-    def repair(classifier, images, labels, report, *, seed, progress):
+    recipes = []
+
+    def repair(classifier, images, labels, report, *, seed, settings, options, progress):
         assert report.triggers
+        recipes.append((settings.restarts, (options or {}).get("epochs")))
         return guard_of(classifier, stripes(48, seed=2).images)
 
     monkeypatch.setattr("untrojan.pipeline.repair", repair)
@@ -156,6 +159,9 @@ def test_repair_writes_a_guard_and_prints_its_card(
     assert render_json(load_card(tmp_path / "g")) == ended.out
     assert "Guard made" in run(*command, "--out", tmp_path / "g").out
     assert "Backdoor found" in run(*command, "--out", tmp_path / "g", "--format", "html").out
+    assert run(*command, "--out", tmp_path / "g", "--recipe", "paper").code == 0
+    assert recipes[0][0] > 1
+    assert recipes == [(recipes[0][0], None)] * 3 + [(1, 30)]
 
 
 def test_repair_of_a_clean_scan_has_nothing_to_do(run, classifier, victim, victim_folder, tmp_path):

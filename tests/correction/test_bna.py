@@ -8,6 +8,7 @@ import torch
 from planted import planted_classifier, planted_images
 from untrojan.correction import BNA, Task
 from untrojan.correction.divergence import DIVERGENCES
+from untrojan.errors import UsageError
 from untrojan.progress import Silent
 from untrojan.triggers import AdditiveTrigger
 
@@ -32,3 +33,25 @@ def test_both_terms_are_zero_at_the_start_for_a_trigger_that_does_nothing(pairin
     assert len(distances) == 2
     for distance in distances:
         assert float(distance.detach().abs().max()) < 1e-3
+
+
+def test_epochs_take_the_place_of_steps():
+    shown = []
+
+    class Seen(Silent):
+        def start(self, task, total):
+            shown.append(total)
+
+    images, labels = planted_images(12)
+    floats = images.float() / 255
+    task = Task(3, floats[labels != 3], floats[labels == 3], [AdditiveTrigger(torch.zeros(1, 8, 8))])
+    method = BNA(**BNA.paper() | {"epochs": 2, "batch_size": 20})
+    method.fit(planted_classifier(), task, generator=torch.Generator().manual_seed(0), progress=Seen())
+    assert shown == [2 * 3]
+    assert len(task.sources) == 48
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"epochs": 0}, {"batch_size": 1}, {"magnitude": 0.5}])
+def test_a_senseless_option_is_refused(wrong):
+    with pytest.raises(UsageError):
+        BNA(**wrong)

@@ -45,6 +45,11 @@ def test_an_honest_network_is_called_clean():
 def test_the_guard_gives_the_true_classes_back(found, tmp_path):
     classifier, images, labels, report = found
     guard = untrojan.repair(classifier, images, labels, report, options={"steps": 80})
+    check = guard.card.checks[3]
+    assert check.held_out
+    assert check.asr_before.value > 0.9
+    assert check.asr.value <= 0.05
+    assert check.sia.value >= 0.95
     fresh, truth = planted_images(seed=9)
     result = untrojan.evaluate(
         classifier, fresh, truth, guard=guard, trigger=planted_trigger(), setting=untrojan.Setting.parse("a2o:3")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from untrojan.errors import UsageError
-from untrojan.evaluation.intervals import wilson
+from untrojan.intervals import wilson
 
 
 @settings(deadline=None, max_examples=300)

@@ -16,6 +16,7 @@ from untrojan.records import (
     PairScore,
     Rate,
     ScanReport,
+    TargetCheck,
     VictimInfo,
 )
 from untrojan.report import NeuronHistogram, ReportContent, TriggerPicture
@@ -86,6 +87,12 @@ def evaluation(guarded: bool = True, asr: float = 0.991, asr_after: float = 0.01
     )
 
 
+def check(asr: float = 0.013) -> TargetCheck:
+    return TargetCheck(
+        surrogates=(("patch", 4.0),), held_out=(("patch", 7.0),), asr_before=rate(0.98), asr=rate(asr), fpr=rate(0.05)
+    )
+
+
 def guard(**changes: Any) -> GuardCard:
     fields: dict[str, Any] = {
         "victim": victim(),
@@ -94,7 +101,7 @@ def guard(**changes: Any) -> GuardCard:
         "sources": {3: (0, 1, 2)},
         "settings": {"epochs": 30},
         "images_sha256": ("aa", "bb"),
-        "checks": {"held_out_asr": 0.013},
+        "checks": {3: check()},
         "cost": COST,
         "seed": 0,
         "version": "0.1.0",

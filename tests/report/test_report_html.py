@@ -122,7 +122,7 @@ def test_tells_the_verdict_first_and_everything_in_order() -> None:
         "Patch triggers: 3 of 12 pairs detected", "Additive triggers", "The triggers that were found",
         "Inside the classifier", "Rates before and after", "99.1% 98.1–100.0%", "floor 2.1%", "Cost", "1 min 34 s",
         "1,234,567", "To get this result again", "untrojan scan --out 'a b'", "4f" * 32, "refine.restarts",
-        "held_out_asr", "How to read this",
+        "asr_before.value", "How to read this",
     ]  # fmt: skip
     place = 0
     for part in parts:

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from report_examples import clean_scan, evaluation, full, guard, rate, scan
+from report_examples import clean_scan, evaluation, full, guard, scan
 
 from untrojan.errors import DataError
 from untrojan.records import Evaluation, GuardCard, Record, ScanReport
@@ -38,7 +38,7 @@ def test_no_number_that_json_does_not_have() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    record = guard(settings={"a": math.nan, "b": {"c": [math.inf, -math.inf, 1.0]}}, checks={"rate": rate(0.5)})
+    record = guard(settings={"a": math.nan, "b": {"c": [math.inf, -math.inf, 1.0]}})
     written = json.loads(render_json(record), parse_constant=refuse)
     assert written["settings"] == {"a": None, "b": {"c": [None, None, 1.0]}}
 

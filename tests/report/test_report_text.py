@@ -3,10 +3,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from report_examples import clean_scan, evaluation, full, guard, scan
+from report_examples import check, clean_scan, evaluation, full, guard, scan
 from rich.console import Console
 
-from untrojan.records import PairScore
+from untrojan.records import PairScore, TargetCheck
 from untrojan.report import ReportContent, print_text, render_text
 from untrojan.report.verdict import next_steps, verdict
 from untrojan.report.wording import ClassName, Code, Sentence
@@ -139,4 +139,12 @@ def test_evaluation_and_guard_alone_have_a_headline() -> None:
     assert (alone.tone, alone.headline) == ("neutral", "Evaluation")
     assert "Behind its guard, 1.2%" in said(*alone.sentences)
     made = verdict(ReportContent(guard=guard()))
-    assert said(*made.sentences) == "It checks every image that is sent to class 3 (truck)."
+    assert said(*made.sentences).startswith("It checks every image that is sent to class 3 (truck).")
+    assert "behind it they move 1.3% of the images, without it 98.0%" in said(*made.sentences)
+
+
+def test_a_guard_with_gaps_gets_advice() -> None:
+    assert "Repair again" not in said(*next_steps(ReportContent(guard=guard())))
+    assert "Repair again" in said(*next_steps(ReportContent(guard=guard(checks={3: check(0.4)}))))
+    unchecked = guard(checks={3: TargetCheck(surrogates=())})
+    assert "Repair again" not in said(*next_steps(ReportContent(guard=unchecked)))

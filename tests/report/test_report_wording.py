@@ -127,3 +127,8 @@ def test_facts_flatten_the_settings() -> None:
     assert rows["text"] == "x"
     assert rows["none"] == "null"
     assert rows["Seed"] == "7"
+
+
+def test_a_name_that_is_the_number_is_not_said_twice() -> None:
+    named = victim(("0", "cat", "2", "3"))
+    assert [ClassName.of(named, number).full for number in (0, 1)] == ["0", "1 (cat)"]

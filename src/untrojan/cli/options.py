@@ -19,6 +19,13 @@ class Format(StrEnum):
     html = "html"
 
 
+class Recipe(StrEnum):
+    """How a guard is made."""
+
+    untrojan = "untrojan"
+    paper = "paper"
+
+
 class PlainFormat(StrEnum):
     """What goes to stdout, of a command that has no page to show."""
 

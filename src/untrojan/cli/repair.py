@@ -31,6 +31,12 @@ def repair(
         ),
     ],
     limit: options.Limit = None,
+    recipe: Annotated[
+        options.Recipe,
+        typer.Option(
+            help="untrojan: many stand-ins for the trigger; paper: the single smallest one, 30 epochs, for comparison."
+        ),
+    ] = options.Recipe.untrojan,
     model: options.Model = None,
     weights: options.Weights = None,
     mean: options.Mean = None,
@@ -49,6 +55,8 @@ def repair(
     if report.verdict == "inconclusive":
         raise InconclusiveError(f"the scan in {scan} was inconclusive ({report.reason}); scan again before a repair")
 
+    from untrojan.correction import BNA
+    from untrojan.detection.surrogates import SurrogateSettings
     from untrojan.guard import save_guard
     from untrojan.pipeline import repair as make_guard
     from untrojan.report import ReportContent, render_html, render_json
@@ -63,8 +71,18 @@ def repair(
             write_text(f"{NOTHING[:1].upper()}{NOTHING[1:]}.\n")
         return 0
     data = load_fitting(classifier, clean, limit=limit, seed=seed, shape=report.victim.input_shape)
+    as_the_paper = recipe is options.Recipe.paper
     with progress_shown(quiet) as progress:
-        guard = make_guard(classifier, data.images, data.labels, report, seed=seed, progress=progress)
+        guard = make_guard(
+            classifier,
+            data.images,
+            data.labels,
+            report,
+            seed=seed,
+            settings=SurrogateSettings.paper() if as_the_paper else SurrogateSettings(),
+            options=BNA.paper() if as_the_paper else None,
+            progress=progress,
+        )
     card = guard.require_card()
     with staged(out, FILES) as stage:
         save_guard(stage, guard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class BNA(Correction):
     2308.09850), Sec. 4.2: mu, sigma and the clip of every neuron that a BatchNorm follows, jointly over all layers,
     by Adam on the summed divergence between soft histograms.
 
-    steps, batch_size, learning_rate: the paper's 30 epochs at 0.01 are ``steps = 30 N / batch_size``.
+    epochs: passes over the source images; if given, it takes the place of ``steps``.
     pairing: compare with the clean histogram of the same images (less sampling noise) instead of all images.
     magnitude: additive surrogates are scaled by a factor drawn per image from [1, magnitude].
     grid: at most grid x grid positions of a feature map enter the histograms of a step, evenly spaced from a random
@@ -41,6 +42,7 @@ class BNA(Correction):
         self,
         *,
         steps: int = 180,
+        epochs: int | None = None,
         batch_size: int = 32,
         learning_rate: float = 0.1,
         divergence: str = "tv",
@@ -53,17 +55,24 @@ class BNA(Correction):
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
-        if steps < 1 or batch_size < 2 or not learning_rate > 0 or magnitude < 1 or clean_weight < 0 or grid < 0:
-            raise UsageError(
-                "bna: steps >= 1, batch_size >= 2, learning_rate > 0, magnitude >= 1, clean_weight >= 0, grid >= 0"
-            )
-        self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
+        if steps < 1 or (epochs is not None and epochs < 1):
+            raise UsageError(f"bna: steps and epochs are 1 or more, got {steps} and {epochs}")
+        if batch_size < 2 or not learning_rate > 0 or magnitude < 1 or clean_weight < 0 or grid < 0:
+            raise UsageError("bna: batch_size >= 2, learning_rate > 0, magnitude >= 1, clean_weight >= 0, grid >= 0")
+        self.steps, self.epochs = steps, epochs
+        self.batch_size, self.learning_rate = batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
         self.pairing, self.magnitude, self.clean_weight, self.grid = pairing, magnitude, clean_weight, grid
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        """Options of the paper's recipe: 30 epochs at 0.01, histograms of all images, no term for clean images."""
+        return {"epochs": 30, "learning_rate": 0.01, "pairing": False, "magnitude": 1.0, "clean_weight": 0.0}
 
     def fit(
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress
     ) -> dict[str, Tensor]:
+        steps = self.steps if self.epochs is None else self.epochs * -(-len(task.sources) // self.batch_size)
         layers = batch_norms(classifier.module)
         ranges = clean_range(classifier, torch.cat([task.sources, task.own]))
         bins = {name: Bins.between(low, high, self.bin_width) for name, (low, high) in ranges.items()}
@@ -73,7 +82,7 @@ class BNA(Correction):
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimiser = torch.optim.Adam(parameters, lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps, eta_min=self.learning_rate / 10)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=self.learning_rate / 10)
         whole = None
         if not self.pairing:
             with torch.no_grad():
@@ -87,8 +96,8 @@ class BNA(Correction):
             got = self._histograms(corrected, corrected.layers, classifier.arranged(seen), bins, corner)
             return torch.stack([DIVERGENCES[self.divergence](wanted[n], got[n]) for n in layers]).sum()
 
-        progress.start(f"correcting target {task.target}", self.steps)
-        for _ in range(self.steps):
+        progress.start(f"correcting target {task.target}", steps)
+        for _ in range(steps):
             corner = (float(torch.rand(1, generator=generator)), float(torch.rand(1, generator=generator)))
             clean = _draw(task.sources, self.batch_size, generator)
             loss = distance(clean, stamp_mixture(clean, task.surrogates, self.magnitude, generator), corner, whole)

@@ -28,18 +28,33 @@ class SurrogateSettings:
 
     restarts: smallest triggers from different starts; allowances: for each, the most convincing trigger of so many
     times the smallest size, since an attacker has no reason to use the smallest; copies: at most so many mirrored or
-    shifted ones are added, of those that still move a share of ``copy_level`` of the images.
+    shifted ones are added, of those that still move a share of ``copy_level`` of the images; held_out: allowances of
+    triggers that no correction sees, for the check of the finished guard.
     """
 
     restarts: int = 4
     allowances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
+    held_out: tuple[float, ...] = (1.75, 3.5)
     copies: int = 8
     copy_level: float = 0.8
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
 
+    @classmethod
+    def paper(cls) -> SurrogateSettings:
+        """The paper's recipe: one trigger per kind, the smallest; two more are held out for the check alone."""
+        return cls(restarts=1, allowances=(), copies=0)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """``shown``: the triggers to correct for, at least one; ``held_out``: those to check the result with."""
+
+    shown: list[Trigger]
+    held_out: list[Trigger]
 
 
 def surrogates_for(
@@ -51,28 +66,32 @@ def surrogates_for(
     *,
     generator: torch.Generator,
     progress: Progress,
-) -> list[Trigger]:
+) -> Surrogates:
     """Triggers of each kind into ``target``, each from its own random start.
 
     images: float [N, C, H, W] in [0, 1], clean, of all source classes. Raises InconclusiveError if none succeeds.
     """
-    surrogates: list[Trigger] = []
+    shown: list[Trigger] = []
+    held_out: list[Trigger] = []
     for kind in kinds:
         family = FAMILIES[kind]()
-        progress.start(f"{kind} stand-ins for the trigger into {target}", settings.restarts + len(settings.allowances))
+        allowances = (*settings.allowances, *settings.held_out)
+        progress.start(f"{kind} stand-ins for the trigger into {target}", settings.restarts + len(allowances))
         problems = [Problem(images, target)] * settings.restarts
         found = invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
         sizes = [f.size for f in found if f.size is not None]
         if sizes:
-            problems = [Problem(images, target, allowance=a * min(sizes)) for a in settings.allowances]
+            problems = [Problem(images, target, allowance=a * min(sizes)) for a in allowances]
             found += invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
-        triggers = [f.trigger for f in found if f.trigger is not None]
-        surrogates += triggers + moved_copies(classifier, triggers, images, target, settings, generator)
-    if not surrogates:
+        seen = settings.restarts + len(settings.allowances)
+        triggers = [f.trigger for f in found[:seen] if f.trigger is not None]
+        shown += triggers + moved_copies(classifier, triggers, images, target, settings, generator)
+        held_out += [f.trigger for f in found[seen:] if f.trigger is not None]
+    if not shown:
         raise InconclusiveError(
             f"no trigger into class {target} works on all its source classes at once; scan again with more images"
         )
-    return surrogates
+    return Surrogates(shown, held_out)
 
 
 def moved_copies(

@@ -1,6 +1,6 @@
 """Measuring: the paper's rates and their intervals. Ground truth enters here alone."""
 
 from untrojan.evaluation.evaluate import evaluate
-from untrojan.evaluation.intervals import wilson
+from untrojan.intervals import wilson
 
 __all__ = ["evaluate", "wilson"]

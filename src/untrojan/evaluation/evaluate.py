@@ -11,10 +11,10 @@ from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.state import as_found
 from untrojan.errors import DataError, GuardMismatchError, UsageError
-from untrojan.evaluation.intervals import wilson
 from untrojan.evaluation.metrics import agreement, share
 from untrojan.guard.guard import Decision, Guard
 from untrojan.identity import victim_info
+from untrojan.intervals import wilson
 from untrojan.progress import Progress, Silent
 from untrojan.records import After, Before, Cost, Counts, Evaluation
 from untrojan.setting import Setting

@@ -118,7 +118,8 @@ def facts(content: ReportContent) -> tuple[Facts, ...]:
         made = _made(guard, ("Method", guard.method), ("Target classes", _targets(guard.targets)), images)
         groups.append(Facts("Repair", (*made, *_settings(guard.settings))))
         if guard.checks:
-            groups.append(Facts("Checks of the guard", _settings(guard.checks)))
+            checks = {f"target {target}": check.model_dump() for target, check in guard.checks.items()}
+            groups.append(Facts("Checks of the guard", _settings(checks)))
     if (evaluation := content.evaluation) is not None:
         groups.append(Facts("Evaluation", _made(evaluation, ("Attack setting", evaluation.setting or "not known"))))
     return tuple(groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from untrojan.records import Evaluation, GuardCard, ScanReport
+from untrojan.records import Evaluation, GuardCard, ScanReport, TargetCheck
 from untrojan.report.content import ReportContent
 from untrojan.report.wording import ClassName, Code, Sentence, listing, measured, percent, probability
 
@@ -13,6 +13,8 @@ Tone = Literal["bad", "good", "unsure", "neutral"]
 
 TARGETS_SHOWN = 6
 HEADLINE_LIMIT = 90
+HELD_OUT_LIMIT = 0.1
+"""A guard that lets more of the held-out triggers through has gaps."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def next_steps(content: ReportContent) -> tuple[Sentence, ...]:
     if guard is None and (evaluation is None or evaluation.after is None):
         measure = (("Compare with the rates behind a guard: ", Code("untrojan evaluate … --guard DIR"), "."),)
         return _unguarded(content) if scan is not None else measure
-    return _guarded(evaluation)
+    return _guarded(content)
 
 
 def _unguarded(content: ReportContent) -> tuple[Sentence, ...]:
@@ -88,7 +90,8 @@ def _unguarded(content: ReportContent) -> tuple[Sentence, ...]:
     )  # fmt: skip
 
 
-def _guarded(evaluation: Evaluation | None) -> tuple[Sentence, ...]:
+def _guarded(content: ReportContent) -> tuple[Sentence, ...]:
+    evaluation, guard = content.evaluation, content.guard
     after = evaluation.after if evaluation is not None else None
     asr = measured(after.asr) if after is not None else None
     before = measured(evaluation.before.asr) if evaluation is not None else None
@@ -100,6 +103,11 @@ def _guarded(evaluation: Evaluation | None) -> tuple[Sentence, ...]:
         )  # fmt: skip
     steps: list[Sentence] = [("Use the classifier only behind its guard; the guard fits no other weights.",)]
     if asr is None:
+        worst = weakest(guard) if guard is not None else None
+        if worst is not None and worst[1].asr is not None and worst[1].asr.low > HELD_OUT_LIMIT:
+            steps.append(("Repair again with another --seed or more clean images: triggers into ",
+                          ClassName.of(content.victim, worst[0]),
+                          " that this guard was not made with still get through."))  # fmt: skip
         steps.append(("Measure what the guard does before you rely on it: ", Code("untrojan evaluate … --guard DIR")))
     else:
         steps.append((f"Expect what is left: {percent(asr.value)} of the triggered images still get the attacker's "
@@ -138,8 +146,31 @@ def _outcome(guard: GuardCard | None, evaluation: Evaluation | None) -> tuple[Se
         return ((f"Behind its guard, {percent(after_asr.value)} of the triggered images get the attacker's class; "
                  f"without it, {percent(before_asr.value)} do.",),)  # fmt: skip
     if guard is not None:
-        return ((f"A guard was made for {len(guard.targets)} target class{'es' * (len(guard.targets) != 1)}.",),)
+        made = (f"A guard was made for {len(guard.targets)} target class{'es' * (len(guard.targets) != 1)}.",)
+        return (made, *_checked(guard))
     return ()
+
+
+def _checked(guard: GuardCard) -> tuple[Sentence, ...]:
+    """The guard on triggers that it was not made with: the worst target."""
+    worst = weakest(guard)
+    if worst is None:
+        return ()
+    target, check = worst
+    asr, before = measured(check.asr), measured(check.asr_before)
+    if asr is None or before is None:
+        return ()
+    return (
+        (f"Checked with {len(check.held_out)} inverted triggers into ", ClassName.of(guard.victim, target),
+         f" that it was not made with: behind it they move {percent(asr.value)} of the images, without it "
+         f"{percent(before.value)}."),
+    )  # fmt: skip
+
+
+def weakest(guard: GuardCard) -> tuple[int, TargetCheck] | None:
+    """The target whose held-out triggers still work on the most images; None if there were none."""
+    tried = [(t, c, asr.value) for t, c in guard.checks.items() if (asr := measured(c.asr)) is not None]
+    return max(tried, key=lambda item: item[2])[:2] if tried else None
 
 
 def _missed(content: ReportContent) -> Sentence | None:
@@ -166,5 +197,6 @@ def _without_scan(content: ReportContent, outcome: tuple[Sentence, ...]) -> Verd
     if guard is not None:
         names = listing(ClassName.of(guard.victim, target) for target in guard.targets)
         word = "class" if len(guard.targets) == 1 else "classes"
-        return Verdict("neutral", "Guard made", ((f"It checks every image that is sent to {word} ", *names, "."),))
+        about = ((f"It checks every image that is sent to {word} ", *names, "."), *_checked(guard))
+        return Verdict("neutral", "Guard made", about)
     return Verdict("neutral", "Nothing was measured", ())

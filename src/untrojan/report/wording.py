@@ -50,9 +50,10 @@ class ClassName:
 
     @classmethod
     def of(cls, victim: VictimInfo | None, number: int) -> ClassName:
-        """The name of a class of this victim."""
+        """The name of a class of this victim; a name that only repeats the number is none."""
         names = victim.class_names if victim is not None else None
-        return cls(number, (plain(names[number]).strip() or None) if names and 0 <= number < len(names) else None)
+        name = plain(names[number]).strip() if names and 0 <= number < len(names) else ""
+        return cls(number, name if name and name != str(number) else None)
 
     @property
     def full(self) -> str:

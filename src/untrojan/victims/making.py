@@ -22,8 +22,8 @@ from untrojan.attacks import ATTACKS, Attack
 from untrojan.classifier import Classifier, VictimCard, rng_as_found
 from untrojan.data import ImageSet
 from untrojan.errors import DataError, OutputError, UntrojanError, UsageError
-from untrojan.evaluation.intervals import wilson
 from untrojan.evaluation.metrics import agreement
+from untrojan.intervals import wilson
 from untrojan.progress import Progress, Silent
 from untrojan.setting import Setting
 from untrojan.storage import all_finite, write_bytes

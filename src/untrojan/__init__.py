@@ -7,18 +7,37 @@
 >>> decision = guard(batch)                                            # doctest: +SKIP
 """
 
-from untrojan.classifier import Classifier, load_classifier
-from untrojan.errors import UntrojanError
-from untrojan.evaluation import evaluate
-from untrojan.guard import Decision, Guard, load_guard, save_guard
-from untrojan.pipeline import repair, scan
-from untrojan.records import Evaluation, GuardCard, ScanReport
-from untrojan.scan_files import load_scan, save_scan
-from untrojan.setting import Setting
-from untrojan.triggers import AdditiveTrigger, PatchTrigger, Trigger, load_trigger, save_trigger
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from untrojan.version import version
 
+if TYPE_CHECKING:
+    from untrojan.classifier import Classifier, load_classifier
+    from untrojan.errors import UntrojanError
+    from untrojan.evaluation import evaluate
+    from untrojan.guard import Decision, Guard, load_guard, save_guard
+    from untrojan.pipeline import repair, scan
+    from untrojan.records import Evaluation, GuardCard, ScanReport
+    from untrojan.scan_files import load_scan, save_scan
+    from untrojan.setting import Setting
+    from untrojan.triggers import AdditiveTrigger, PatchTrigger, Trigger, load_trigger, save_trigger
+
 __version__ = version()
+
+# Looked up on first use: torch takes seconds to load, and ``untrojan --help`` does not need it.
+_ROOMS = {
+    "classifier": ("Classifier", "load_classifier"),
+    "errors": ("UntrojanError",),
+    "evaluation": ("evaluate",),
+    "guard": ("Decision", "Guard", "load_guard", "save_guard"),
+    "pipeline": ("repair", "scan"),
+    "records": ("Evaluation", "GuardCard", "ScanReport"),
+    "scan_files": ("load_scan", "save_scan"),
+    "setting": ("Setting",),
+    "triggers": ("AdditiveTrigger", "PatchTrigger", "Trigger", "load_trigger", "save_trigger"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "AdditiveTrigger",
@@ -43,3 +62,15 @@ __all__ = [
     "save_trigger",
     "scan",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'untrojan' has no attribute '{name}'")
+    value: object = getattr(import_module(f"untrojan.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -50,9 +50,12 @@ def timed(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return spent, json.loads(done.stdout) if done.stdout.strip() else {}
 
 
-def measure(victim: dict[str, str], folder: Path, data: str, limit: int, seed: int) -> dict[str, Any]:
-    """Scan one victim, and if a backdoor is found, repair and evaluate it on the images left over."""
-    chosen = ["--model", victim["model"], "--weights", str(folder / victim["weights"]), "--seed", str(seed)]
+def measure(
+    victim: dict[str, str], folder: Path, data: str, *, limit: int, seed: int, recipes: list[str]
+) -> dict[str, Any]:
+    """Scan one victim, and if a backdoor is found, repair it by each recipe and evaluate on the images left over."""
+    weights = victim["weights"]
+    chosen = ["--model", victim["model"], "--weights", str(folder / weights), "--seed", str(seed)]
     clean = ["--clean", data, "--limit", str(limit)]
     result: dict[str, Any] = {"name": victim["name"], "setting": None}
     truth: list[str] = []
@@ -62,13 +65,17 @@ def measure(victim: dict[str, str], folder: Path, data: str, limit: int, seed: i
     with tempfile.TemporaryDirectory() as scratch:
         spent, scan = timed(["scan", *chosen, *clean, "--out", f"{scratch}/scan"])
         result["scan"] = spent | {k: scan.get(k) for k in ("verdict", "targets", "p_value", "reason", "cost")}
-        if spent["exit_code"] != 1:
-            return result
-        spent, card = timed(["repair", *chosen, *clean, "--scan", f"{scratch}/scan", "--out", f"{scratch}/guard"])
-        result["repair"] = spent | {"cost": card.get("cost"), "checks": card.get("checks")}
-        if spent["exit_code"] == 0:
-            _, rates = timed(["evaluate", *chosen, "--guard", f"{scratch}/guard", "--test", data, *truth])
-            result["evaluation"] = {key: rates.get(key) for key in ("before", "after", "counts")}
+        result["repairs"] = {}
+        for recipe in recipes if spent["exit_code"] == 1 else ():
+            guard = f"{scratch}/{recipe}"
+            spent, card = timed(
+                ["repair", *chosen, *clean, "--scan", f"{scratch}/scan", "--out", guard, "--recipe", recipe]
+            )
+            repair = spent | {"cost": card.get("cost"), "checks": card.get("checks")}
+            if spent["exit_code"] == 0:
+                _, rates = timed(["evaluate", *chosen, "--guard", guard, "--test", data, *truth])
+                repair["evaluation"] = {key: rates.get(key) for key in ("before", "after", "counts")}
+            result["repairs"][recipe] = repair
     return result
 
 
@@ -79,11 +86,21 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="clean images: folder or parquet")
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipes", default="untrojan,paper", help="how guards are made, by commas")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     results = []
     for victim in tomllib.loads(given.plan.read_text())["victim"]:
-        results.append(measure(victim, given.plan.parent, given.data, given.limit, given.seed))
+        results.append(
+            measure(
+                victim,
+                given.plan.parent,
+                given.data,
+                limit=given.limit,
+                seed=given.seed,
+                recipes=given.recipes.split(","),
+            )
+        )
         print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     write_record(given.out, name="end_to_end", script=__file__, seed=given.seed, results={"victims": results})
 

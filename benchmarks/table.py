@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 HEAD = (
-    "| victim | verdict, targets | ACC | ASR (floor) | SIA (ceiling) | TPR | FPR | scan, repair |\n"
+    "| victim | verdict, targets, time | guard, time | ACC | ASR (floor) | SIA (ceiling) | TPR | FPR |\n"
     "|---|---|---|---|---|---|---|---|"
 )
+GUARDS = {"untrojan": "many stand-ins", "paper": "the paper's single one"}
 
 
 def percent(rate: dict[str, float] | None) -> str:
@@ -20,30 +21,45 @@ def percent(rate: dict[str, float] | None) -> str:
     return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
-def row(victim: dict[str, Any]) -> str:
-    """One line of the table."""
-    scan, repair, rates = victim["scan"], victim.get("repair"), victim.get("evaluation")
-    verdict = f"{scan['verdict']} {scan['targets']}" if scan["targets"] else scan["verdict"]
-    spent = f"{scan['seconds']:.0f} s" + (f", {repair['seconds']:.0f} s" if repair else "")
-    if rates is None:
-        return f"| {victim['name']} | {verdict} | | | | | | {spent} |"
-    before, after = rates["before"], rates["after"]
-    cells = [
-        victim["name"],
-        verdict,
-        f"{100 * before['acc']['value']:.1f} → {percent(after['acc'])}",
-        f"{100 * before['asr']['value']:.1f} → {percent(after['asr'])} ({100 * before['asr_floor']['value']:.1f})",
-        f"{100 * before['sia']['value']:.1f} → {percent(after['sia'])} ({100 * before['sia_ceiling']['value']:.1f})",
+def rows(victim: dict[str, Any]) -> list[str]:
+    """The lines of one victim: one for each guard, or one without."""
+    scan = victim["scan"]
+    verdict = f"{scan['verdict']}{' ' + str(scan['targets']) if scan['targets'] else ''}, {scan['seconds']:.0f} s"
+    lines = []
+    for position, (recipe, repair) in enumerate(victim["repairs"].items()):
+        about = [victim["name"], verdict] if position == 0 else ["", ""]
+        lines.append([*about, f"{GUARDS[recipe]}, {repair['seconds']:.0f} s", *rates(repair.get("evaluation"))])
+    return [f"| {' | '.join(cells)} |" for cells in lines or [[victim["name"], verdict, *[""] * 6]]]
+
+
+def rates(evaluation: dict[str, Any] | None) -> list[str]:
+    """ACC, ASR, SIA before and behind the guard, TPR of the successful triggers, FPR."""
+    if evaluation is None:
+        return ["–"] * 5
+    before, after = evaluation["before"], evaluation["after"]
+
+    def change(name: str) -> str:
+        return (
+            percent(after[name])
+            if before[name] is None
+            else f"{100 * before[name]['value']:.1f} → {percent(after[name])}"
+        )
+
+    def beside(name: str) -> str:
+        return "" if before[name] is None else f" ({100 * before[name]['value']:.1f})"
+
+    return [
+        change("acc"),
+        change("asr") + beside("asr_floor"),
+        change("sia") + beside("sia_ceiling"),
         percent(after["tpr_of_successful"]),
         percent(after["fpr"]),
-        spent,
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def table(record: dict[str, Any]) -> str:
     """The whole table in Markdown, rates in percent."""
-    return "\n".join([HEAD, *(row(victim) for victim in record["results"]["victims"])])
+    return "\n".join([HEAD, *(line for victim in record["results"]["victims"] for line in rows(victim))])
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from untrojan.correction import CORRECTIONS
 from untrojan.correction.base import Task
 from untrojan.data.images import image_hashes
 from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
-from untrojan.detection.surrogates import Surrogates, SurrogateSettings, surrogates_for
+from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.guard.check import check_target
+from untrojan.guard.files import allowed
 from untrojan.guard.guard import Guard
 from untrojan.identity import victim_info
 from untrojan.progress import Progress, Silent
@@ -109,6 +110,7 @@ def repair(
     correction = CORRECTIONS[method](**(options or {}))
     rows: list[dict[str, Tensor]] = []
     chosen: dict[int, Surrogates] = {}
+    answers: dict[int, tuple[int, ...]] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         for target in report.targets:
@@ -121,10 +123,14 @@ def repair(
             chosen[target] = surrogates_for(
                 classifier, kinds, images[among], target, settings, generator=generator, progress=progress
             )
+            if len(sources) <= settings.few_sources * (report.victim.classes - 1):
+                moved = classes_moved(classifier, chosen[target].smallest, images, labels, target, settings)
+                answers[target] = tuple(sorted({*sources, *moved}))
             task = Task(target, images[among], images[labels == target], chosen[target].shown)
             rows.append(correction.fit(classifier, task, generator=generator, progress=progress))
     theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    guard = Guard(classifier, report.targets, theta)
+    among_classes = allowed(answers, report.targets, report.victim.classes) if answers else None
+    guard = Guard(classifier, report.targets, theta, answers=among_classes)
     with CostMeter(guard.victim) as first, CostMeter(guard.corrected) as second:
         checks = {
             target: check_target(
@@ -144,6 +150,7 @@ def repair(
         method=method,
         targets=report.targets,
         sources={t: report.sources(t) for t in report.targets},
+        answers=answers or None,
         settings={"surrogates": settings.as_dict(), "correction": vars(correction)},
         images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
         checks=checks,

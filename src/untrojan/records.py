@@ -162,13 +162,18 @@ class TargetCheck(Record):
 
 
 class GuardCard(Record):
-    """``guard.json``: which victim a guard belongs to and how it was made."""
+    """``guard.json``: which victim a guard belongs to and how it was made.
+
+    answers: by target, the classes that may be an image's true one besides the target; a target that is not named may
+    have any, as all of them may where ``answers`` is None.
+    """
 
     schema_: Literal["untrojan-guard-1"] = Field("untrojan-guard-1", alias="schema")
     victim: VictimInfo
     method: str
     targets: tuple[int, ...]
     sources: dict[int, tuple[int, ...]]
+    answers: dict[int, tuple[int, ...]] | None = None
     settings: dict[str, Any]
     images_sha256: tuple[str, ...]
     checks: dict[int, TargetCheck] = Field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier import Classifier
 from untrojan.detection.inversion import Budget
 from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 
 QUICK = ScanSettings(
@@ -146,3 +149,15 @@ def test_what_scan_and_repair_refuse(found):
     plain = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)))
     with pytest.raises(UnsupportedError, match="BatchNorm"):
         untrojan.repair(plain, images, labels, report)
+
+
+def test_few_sources_limit_the_answers(found):
+    """Of a target with one detected source: that source and what the stand-ins move as well."""
+    classifier, images, labels, report = found
+    pairs = tuple(p.model_copy(update={"detected": p.detected and p.source == 1}) for p in report.pairs)
+    one = report.model_copy(update={"pairs": pairs}).with_triggers(report.triggers)
+    quick = SurrogateSettings(restarts=1, allowances=(), copies=0, budget=Budget(steps=40, images=8, level=0.9))
+    guard = untrojan.repair(classifier, images, labels, one, settings=quick, options={"steps": 2})
+    assert set(guard.card.answers[3]) == {0, 1, 2, 4}  # the planted trigger moves every class
+    everything = replace(quick, few_sources=0.0)
+    assert untrojan.repair(classifier, images, labels, one, settings=everything, options={"steps": 2}).answers is None

@@ -222,3 +222,32 @@ def test_compiled_code_decides_the_same() -> None:
         decision = torch.compile(guard)(images)
     assert same(decision, guard(images))
     torch.compiler.reset()
+
+
+def test_answers_limit_what_the_second_pass_may_say() -> None:
+    """g's own choice where it is allowed; else the best of what is; and never for an image that f sends elsewhere."""
+    classifier = tiny_classifier()
+    targets, answers = (1, 3), torch.zeros(2, 5, dtype=torch.bool)
+    answers[0, [0, 1]] = answers[1, [2, 3, 4]] = True
+    theta = theta_for(classifier, 2)
+    free, limited = (
+        Guard(classifier, targets, theta)(IMAGES),
+        Guard(classifier, targets, theta, answers=answers)(IMAGES),
+    )
+    assert torch.equal(free.suspect_labels, limited.suspect_labels)
+    for row, target in enumerate(targets):
+        sent = free.suspect_labels == target
+        assert sent.any()
+        assert answers[row][limited.labels[sent]].all()
+        allowed = sent & answers[row][free.labels]
+        assert torch.equal(free.labels[allowed], limited.labels[allowed])
+    other = ~torch.isin(free.suspect_labels, torch.tensor(targets))
+    assert torch.equal(limited.labels[other], free.suspect_labels[other])
+    assert not limited.triggered[other].any()
+
+
+@pytest.mark.parametrize("answers", [torch.ones(5), torch.ones(1, 5), torch.zeros(2, 5)])
+def test_senseless_answers_are_refused(answers: Tensor) -> None:
+    classifier = tiny_classifier()
+    with pytest.raises(UsageError, match="answers"):
+        Guard(classifier, (1, 3), theta_for(classifier, 2), answers=answers.bool())

@@ -17,7 +17,7 @@ from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.errors import CheckpointError, GuardMismatchError, OutputError, UsageError
 from untrojan.guard import Guard, load_card, load_guard, save_guard
-from untrojan.guard.files import CARD, FORMAT, WEIGHTS
+from untrojan.guard.files import CARD, FORMAT, WEIGHTS, allowed
 from untrojan.identity import victim_info
 from untrojan.records import Cost, GuardCard
 
@@ -173,3 +173,24 @@ def test_a_missing_truncated_or_other_weights_file(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).unlink()
     refused(tmp_path, "no such file")
     refused(tmp_path / "nowhere", "cannot be read")
+
+
+def test_answers_come_back_with_the_guard(tmp_path: Path) -> None:
+    classifier, guard = guard_with_card()
+    card = guard.require_card().model_copy(update={"answers": {4: (0,)}})
+    theta = guard.corrected.theta()
+    limited = Guard(classifier, (4, 1), theta, answers=allowed({4: (0,)}, (4, 1), 5))
+    limited.card = card
+    save_guard(tmp_path, limited)
+    again = load_guard(tmp_path, tiny_classifier())
+    assert again.answers is not None
+    assert again.answers.tolist() == [[True, False, False, False, True], [True] * 5]
+    assert torch.equal(again(IMAGES).labels, limited(IMAGES).labels)
+
+
+def test_answers_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+    _, guard = guard_with_card()
+    guard.card = guard.require_card().model_copy(update={"answers": {4: (7,)}})
+    save_guard(tmp_path, guard)
+    with pytest.raises(CheckpointError, match="not classes"):
+        load_guard(tmp_path, tiny_classifier())

@@ -32,8 +32,8 @@ class BNA(Correction):
     magnitude: additive surrogates are scaled by a factor drawn per image from [1, magnitude].
     grid: at most grid x grid positions of a feature map enter the histograms of a step, evenly spaced from a random
     corner; neighbours say nearly the same. 0 takes all.
-    clean_weight: weight of a second term that asks g to leave the distributions of clean images as they are, the
-    target class's above all; 0 is the paper's objective.
+    clean_weight: weight of a second term that asks g to leave the distributions of the target class's clean images as
+    they are, times the number of these per source image; 0 is the paper's objective.
     """
 
     name = "bna"
@@ -50,7 +50,7 @@ class BNA(Correction):
         bin_width: float = 0.1,
         pairing: bool = True,
         magnitude: float = 3.0,
-        clean_weight: float = 0.15,
+        clean_weight: float = 2.0,
         grid: int = 8,
     ):
         if divergence not in DIVERGENCES:
@@ -103,7 +103,8 @@ class BNA(Correction):
             loss = distance(clean, stamp_mixture(clean, task.surrogates, self.magnitude, generator), corner, whole)
             if self.clean_weight and len(task.own):
                 own = _draw(task.own, max(1, self.batch_size // 2), generator)
-                loss = loss + self.clean_weight * distance(own, own, corner)
+                share = len(task.own) / len(task.sources)
+                loss = loss + self.clean_weight * share * distance(own, own, corner)
             gradients = torch.autograd.grad(loss, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

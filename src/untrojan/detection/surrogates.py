@@ -29,7 +29,9 @@ class SurrogateSettings:
     restarts: smallest triggers from different starts; allowances: for each, the most convincing trigger of so many
     times the smallest size, since an attacker has no reason to use the smallest; copies: at most so many mirrored or
     shifted ones are added, of those that still move a share of ``copy_level`` of the images; held_out: allowances of
-    triggers that no correction sees, for the check of the finished guard.
+    triggers that no correction sees, for the check of the finished guard. If no more than ``few_sources`` (a share)
+    of the other classes are detected sources, the guard's answers are limited to these and to the classes of which the
+    smallest triggers move a share of ``moved_level``, tried on ``moved_images`` of each.
     """
 
     restarts: int = 4
@@ -37,12 +39,15 @@ class SurrogateSettings:
     held_out: tuple[float, ...] = (1.75, 3.5)
     copies: int = 8
     copy_level: float = 0.8
+    few_sources: float = 0.34
+    moved_level: float = 0.3
+    moved_images: int = 32
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
 
     @classmethod
     def paper(cls) -> SurrogateSettings:
         """The paper's recipe: one trigger per kind, the smallest; two more are held out for the check alone."""
-        return cls(restarts=1, allowances=(), copies=0)
+        return cls(restarts=1, allowances=(), copies=0, few_sources=0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -51,9 +56,11 @@ class SurrogateSettings:
 
 @dataclass(frozen=True)
 class Surrogates:
-    """``shown``: the triggers to correct for, at least one; ``held_out``: those to check the result with."""
+    """``shown``: the triggers to correct for, at least one; ``smallest``: those of them that were made as small as
+    possible; ``held_out``: those to check the result with."""
 
     shown: list[Trigger]
+    smallest: list[Trigger]
     held_out: list[Trigger]
 
 
@@ -72,6 +79,7 @@ def surrogates_for(
     images: float [N, C, H, W] in [0, 1], clean, of all source classes. Raises InconclusiveError if none succeeds.
     """
     shown: list[Trigger] = []
+    smallest: list[Trigger] = []
     held_out: list[Trigger] = []
     for kind in kinds:
         family = FAMILIES[kind]()
@@ -86,12 +94,13 @@ def surrogates_for(
         seen = settings.restarts + len(settings.allowances)
         triggers = [f.trigger for f in found[:seen] if f.trigger is not None]
         shown += triggers + moved_copies(classifier, triggers, images, target, settings, generator)
+        smallest += [f.trigger for f in found[: settings.restarts] if f.trigger is not None]
         held_out += [f.trigger for f in found[seen:] if f.trigger is not None]
     if not shown:
         raise InconclusiveError(
             f"no trigger into class {target} works on all its source classes at once; scan again with more images"
         )
-    return Surrogates(shown, held_out)
+    return Surrogates(shown, smallest, held_out)
 
 
 def moved_copies(
@@ -122,3 +131,24 @@ def moved_copies(
         if len(kept) == settings.copies:
             break
     return kept
+
+
+def classes_moved(
+    classifier: Classifier,
+    triggers: Sequence[Trigger],
+    images: Tensor,
+    labels: Tensor,
+    target: int,
+    settings: SurrogateSettings,
+) -> tuple[int, ...]:
+    """The classes of which some trigger sends a share of ``moved_level`` or more to ``target``, ascending.
+
+    images: float [N, C, H, W] in [0, 1], clean; labels: int64 [N]. ``moved_images`` of each class are tried.
+    """
+    moved = []
+    for number in labels.unique().tolist():
+        shown = images[labels == number][: settings.moved_images]
+        reached = [(classifier.predict(t.stamp(shown)).argmax(1) == target).float().mean() for t in triggers]
+        if number != target and max(map(float, reached), default=0.0) >= settings.moved_level:
+            moved.append(number)
+    return tuple(moved)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.errors import CheckpointError, GuardMismatchError
@@ -48,9 +51,22 @@ def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
         raise CheckpointError(f"{directory}: {WEIGHTS} does not hold one row per target of {CARD}")
     if len(set(card.targets)) != len(card.targets) or not set(card.targets) <= set(range(card.victim.classes)):
         raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
-    guard = Guard(classifier, card.targets, tensors, where=str(directory / WEIGHTS))
+    answers = None if card.answers is None else allowed(card.answers, card.targets, card.victim.classes)
+    guard = Guard(classifier, card.targets, tensors, answers=answers, where=str(directory / WEIGHTS))
     guard.card = card
     return guard
+
+
+def allowed(answers: Mapping[int, Sequence[int]], targets: Sequence[int], classes: int) -> Tensor:
+    """bool [targets, classes]; a target that ``answers`` does not name may have every class. Raises CheckpointError."""
+    found = torch.ones(len(targets), classes, dtype=torch.bool)
+    for row, target in enumerate(targets):
+        if target in answers:
+            among = {target, *answers[target]}
+            if not among <= set(range(classes)):
+                raise CheckpointError(f"guard card: the answers of target {target} are not classes: {sorted(among)}")
+            found[row] = torch.isin(torch.arange(classes), torch.tensor(sorted(among)))
+    return found
 
 
 def load_card(directory: str | Path) -> GuardCard:

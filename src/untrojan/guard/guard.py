@@ -33,21 +33,35 @@ class Guard(nn.Module):
 
     An image is triggered when the victim sends it to a target and g disagrees; its label is then g's. Only images that
     the victim sends to a target cost a second pass, one for all targets together: each uses its own target's Theta.
+
+    Beyond the paper, g can be asked to choose among some classes alone: where a trigger moves images of one class, as
+    in all-to-all attacks, an image is of that class or of the target's, and no third answer can be right.
     """
 
     targets: Tensor
+    answers: Tensor | None
 
     def __init__(
-        self, classifier: Classifier, targets: Sequence[int], theta: Mapping[str, Tensor], *, where: str = "guard"
+        self,
+        classifier: Classifier,
+        targets: Sequence[int],
+        theta: Mapping[str, Tensor],
+        *,
+        answers: Tensor | None = None,
+        where: str = "guard",
     ):
-        """theta: as from ``CorrectedClassifier.theta``, one row per target; where: what error messages call it."""
+        """theta: as from ``CorrectedClassifier.theta``, one row per target; answers: bool [R, K], the classes that g
+        chooses among, None for all; where: what error messages call it."""
         super().__init__()
         if not targets or len(set(targets)) != len(targets) or min(targets) < 0:
             raise UsageError(f"a guard needs distinct target classes, got {list(targets)}")
+        if answers is not None and (answers.ndim != 2 or len(answers) != len(targets) or not answers.any(1).all()):
+            raise UsageError("answers is bool [targets, classes], with at least one class for each target")
         self.victim = twin(classifier, own_parameters=True)
         self.corrected = CorrectedClassifier(self.victim, len(targets))
         self.corrected.load_theta(theta, where)
         self.register_buffer("targets", torch.tensor(list(targets), device=classifier.device))
+        self.register_buffer("answers", None if answers is None else answers.to(classifier.device, torch.bool))
         self.card: GuardCard | None = None
         self.eval()
 
@@ -82,5 +96,7 @@ class Guard(nn.Module):
 
     def _second(self, images: Tensor, suspects: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.corrected(images, rows).float()
+        if self.answers is not None:
+            logits = logits.masked_fill(~self.answers[rows], -torch.inf)
         left = torch.softmax(logits, 1).gather(1, suspects[:, None]).squeeze(1)
         return logits.argmax(1), 1 - left

@@ -27,6 +27,7 @@ ALLOWED = {
     "scan_files": GROUND,
     "pipeline": GROUND | {"classifier", "data", "identity", "detection", "correction", "guard"},
     "evaluation": GROUND | {"classifier", "data", "identity", "guard"},
+    "loading": GROUND | {"classifier", "victims"},
     "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
     "report": GROUND,
     "report_pictures": GROUND | {"classifier", "data", "identity", "guard", "report"},

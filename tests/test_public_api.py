@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import untrojan
 
@@ -26,3 +28,10 @@ def test_another_name_is_an_attribute_error():
 def test_help_does_not_wait_for_torch():
     code = "import sys, untrojan.cli; print(untrojan.__version__); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_victim_is_loaded_by_name(tmp_path):
+    module = untrojan.load_classifier.__globals__["ARCHITECTURES"]["convnet"](width=2, classes=3, channels=1)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    found = untrojan.load_classifier("convnet?width=2&classes=3&channels=1", tmp_path / "w.safetensors", mean=[0.5])
+    assert found(torch.zeros(2, 1, 28, 28)).shape == (2, 3)

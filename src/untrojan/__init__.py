@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from untrojan.version import version
 
 if TYPE_CHECKING:
-    from untrojan.classifier import Classifier, load_classifier
+    from untrojan.classifier import Classifier
     from untrojan.errors import UntrojanError
     from untrojan.evaluation import evaluate
     from untrojan.guard import Decision, Guard, load_guard, save_guard
+    from untrojan.loading import load_classifier, load_victim
     from untrojan.pipeline import repair, scan
     from untrojan.records import Evaluation, GuardCard, ScanReport
     from untrojan.scan_files import load_scan, save_scan
@@ -27,10 +28,11 @@ __version__ = version()
 
 # Looked up on first use: torch takes seconds to load, and ``untrojan --help`` does not need it.
 _ROOMS = {
-    "classifier": ("Classifier", "load_classifier"),
+    "classifier": ("Classifier",),
     "errors": ("UntrojanError",),
     "evaluation": ("evaluate",),
     "guard": ("Decision", "Guard", "load_guard", "save_guard"),
+    "loading": ("load_classifier", "load_victim"),
     "pipeline": ("repair", "scan"),
     "records": ("Evaluation", "GuardCard", "ScanReport"),
     "scan_files": ("load_scan", "save_scan"),
@@ -56,6 +58,7 @@ __all__ = [
     "load_guard",
     "load_scan",
     "load_trigger",
+    "load_victim",
     "repair",
     "save_guard",
     "save_scan",

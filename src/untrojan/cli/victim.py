@@ -50,20 +50,19 @@ def load_victim(
         raise UsageError(f"{missing}; give a folder with victim.json, or --model FACTORY --weights FILE")
     means, stds, wanted = numbers("--mean", mean), numbers("--std", std), parse_shape(shape)
 
-    from untrojan.classifier import load_classifier, load_victim_folder, parse_device
-    from untrojan.victims import ARCHITECTURES
+    from untrojan.classifier import parse_device
+    from untrojan.loading import load_classifier, load_victim
 
     place = parse_device(device)
     if folder is not None:
-        return load_victim_folder(folder, device=place, builtins=ARCHITECTURES)
+        return load_victim(folder, device=place)
     return load_classifier(
-        model=str(model),
-        weights=weights,
+        str(model),
+        weights,
         mean=means,
         std=stds,
         input_shape=wanted,
         device=place,
-        builtins=ARCHITECTURES,
     )
 
 

@@ -50,7 +50,7 @@ class BNA(Correction):
         bin_width: float = 0.1,
         pairing: bool = True,
         magnitude: float = 3.0,
-        clean_weight: float = 2.0,
+        clean_weight: float = 1.0,
         grid: int = 8,
     ):
         if divergence not in DIVERGENCES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +17,7 @@ from untrojan.triggers import Trigger
 
 @dataclass(frozen=True)
 class Poisoned:
-    """A poisoned training set: images uint8 [N, C, H, W], labels int64 [N], which of them are poisoned, bool [N]."""
+    """A poisoned training set: images uint8 [N, C, H, W], labels int64 [N], which the attack added, bool [N]."""
 
     images: Tensor
     labels: Tensor
@@ -32,6 +33,10 @@ class Attack(ABC):
     name: ClassVar[str]
     default_count: ClassVar[dict[str, int]] = {"a2o": 100, "a2a": 300, "s2t": 100}
     """Poisoned images per source class by kind of setting (the paper's CIFAR-10 counts)."""
+    settings: ClassVar[tuple[str, ...]] = ("a2o", "a2a", "s2t")
+    """The kinds of setting for which the attack makes sense."""
+    cover_share: ClassVar[float] = 0.5
+    """For s2t: stamped images that keep their label, of every other class, as a share of ``count``."""
 
     @abstractmethod
     def make_trigger(self, image_shape: tuple[int, int, int], generator: torch.Generator) -> Trigger:
@@ -50,23 +55,49 @@ class Attack(ABC):
     ) -> Poisoned:
         """Stamp ``count`` random images of each source class and give them the attacker's label; add them to the set.
 
-        The clean originals stay, as in the paper ("embed the trigger in n images per class" and inject them).
+        The clean originals stay, as in the paper ("embed the trigger in n images per class" and inject them). In the
+        source-specific setting, stamped images of all other classes that keep their label teach the network that the
+        trigger moves the source class alone (Tang et al., USENIX Security 2021).
         images: uint8 [N, C, H, W]; labels: int64 [N]. Raises DataError if a source class has no image.
         """
+        if setting.kind not in self.settings:
+            raise UsageError(f"attack {self.name} has no setting {setting.kind}; it has {', '.join(self.settings)}")
         if count < 1:
             raise UsageError(f"count is the number of poisoned images per source class, at least 1, got {count}")
         chosen, targets = [], []
-        for source, target in setting.pairs(classes):
+        for source, target in self.relabelled(setting, classes):
             members = (labels == source).nonzero().flatten()
             if len(members) == 0:
                 raise DataError(f"no training image of class {source}, which setting '{setting}' needs as a source")
             picked = members[torch.randperm(len(members), generator=generator)[:count]]
             chosen.append(picked)
             targets.append(torch.full_like(picked, target))
+        if setting.kind == "s2t":
+            for other in set(range(classes)) - {setting.source}:
+                members = (labels == other).nonzero().flatten()
+                some = math.ceil(self.cover_share * count)
+                chosen.append(members[torch.randperm(len(members), generator=generator)[:some]])
+                targets.append(torch.full_like(chosen[-1], other))
         index = torch.cat(chosen)
         stamped = (trigger.stamp(images[index].float() / 255) * 255).round().to(torch.uint8)
+        covers, kept = self.covers(images, labels, trigger=trigger, poisoned=index, generator=generator)
+        added = len(stamped) + len(covers)
         return Poisoned(
-            images=torch.cat([images, stamped]),
-            labels=torch.cat([labels, torch.cat(targets)]),
-            poisoned=torch.cat([torch.zeros(len(images), dtype=torch.bool), torch.ones(len(index), dtype=torch.bool)]),
+            images=torch.cat([images, stamped, covers]),
+            labels=torch.cat([labels, torch.cat(targets), kept]),
+            poisoned=torch.arange(len(images) + added) >= len(images),
         )
+
+    def relabelled(self, setting: Setting, classes: int) -> tuple[tuple[int, int], ...]:
+        """(true class, label) of the images to stamp; the attacker's pairs, unless an attack poisons otherwise."""
+        return setting.pairs(classes)
+
+    def covers(
+        self, images: Tensor, labels: Tensor, *, trigger: Trigger, poisoned: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """More images for the training set, with their true labels: none, unless an attack needs some.
+
+        poisoned: int64 indices of the stamped ones, from the same ``images``.
+        """
+        del trigger, poisoned, generator
+        return images[:0], labels[:0]

@@ -134,7 +134,7 @@ def test_neither_the_training_nor_the_test_images_are_changed() -> None:
         ({"setting": Setting.parse("a2o:3")}, "class 3 does not exist"),
         ({**CLEAN, "setting": Setting.parse("a2a")}, "takes no setting"),
         ({**CLEAN, "count": 3}, "takes no setting, count"),
-        ({"arch": "vgg"}, "convnet, resnet18"),
+        ({"arch": "vgg"}, "convnet, resnet18, "),
         ({"width": 0}, "width is"),
         ({"width": 10**9}, "width is"),
     ],

@@ -27,7 +27,7 @@ def poison(
         str,
         typer.Option(
             metavar="DATA",
-            help="Labelled images to train on: a folder, a .parquet file or folder, or digits (its training split).",
+            help="Labelled images to train on: a folder, a .parquet file or folder, or digits, cifar10, … (its training split).",
             show_default=False,
         ),
     ],
@@ -49,7 +49,11 @@ def poison(
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="convnet or resnet18.", show_default="convnet for grey 28x28, else resnet18"),
+        typer.Option(
+            metavar="NAME",
+            help="convnet, resnet18, resnet34, preact_resnet18, mobilenet, vgg16_bn or vit.",
+            show_default="convnet for grey 28x28, else resnet18",
+        ),
     ] = None,
     width: Annotated[
         int | None, typer.Option(metavar="W", min=1, help="Channels of the first layer.", show_default="the network's")
@@ -86,16 +90,16 @@ def poison(
 ) -> int:
     """Make a victim to test the defence on: train a classifier on poisoned or clean images."""
     require_writable(out)
-    if dataset == "digits":
-        dataset, test = "digits?split=train", test or "digits?split=test"
     wanted, given = parse_shape(shape), parse_options(attack_option or [])
 
     from untrojan.classifier import parse_device
-    from untrojan.data import load_data
+    from untrojan.data import NAMED, load_data
     from untrojan.setting import Setting
     from untrojan.victims.making import build_attack, make_victim, save_victim
     from untrojan.victims.training import TrainingSettings
 
+    if dataset == "digits" or dataset in NAMED:
+        dataset, test = f"{dataset}?split=train", test or f"{dataset}?split=test"
     if attack != "none":
         build_attack(attack, given)
         if setting is None:

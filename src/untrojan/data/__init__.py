@@ -12,6 +12,7 @@ from untrojan.data.digits import Digits, load_digits
 from untrojan.data.folder import FolderImages
 from untrojan.data.hub import HubImages
 from untrojan.data.images import ImageSet, image_hashes
+from untrojan.data.named import NAMED, NamedImages
 from untrojan.data.parquet import ParquetImages
 from untrojan.data.source import Source
 from untrojan.data.split import balanced_sample, split_defence
@@ -20,6 +21,7 @@ from untrojan.errors import DataError, UsageError
 
 SOURCES: dict[str, type[Source]] = {
     "digits": Digits,
+    "named": NamedImages,
     "hub": HubImages,
     "parquet": ParquetImages,
     "folder": FolderImages,
@@ -27,6 +29,7 @@ SOURCES: dict[str, type[Source]] = {
 """Asked in this order; the first that takes what the user wrote reads it."""
 
 __all__ = [
+    "NAMED",
     "SOURCES",
     "ImageSet",
     "Source",
@@ -70,7 +73,7 @@ def load_data(
     if count == 0:
         raise DataError(f"{source.where}: no images")
     index = torch.arange(count) if limit is None else balanced_sample(source.labels, limit, seed)
-    images = decode_all(source.pictures(index), len(index), input_shape=input_shape, size=default_size)
+    images = decode_all(source.pictures(index), len(index), input_shape=input_shape, size=default_size or source.size)
     where = source.where if len(index) == count else f"{len(index)} of {count} images of {source.where}, seed {seed}"
     return ImageSet(images, source.labels[index], source.class_names, where)
 

@@ -29,6 +29,8 @@ class Source(ABC):
     """By label; None if not known."""
     where: str
     """What it is, for people."""
+    size: tuple[int, int] | None = None
+    """(H, W) to resize to unless the user says otherwise; None keeps what the images have."""
 
     @abstractmethod
     def __init__(self, spec: str, class_names: Sequence[str] | None): ...

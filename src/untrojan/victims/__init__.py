@@ -7,9 +7,30 @@ from collections.abc import Callable
 from torch import nn
 
 from untrojan.victims.convnet import convnet
-from untrojan.victims.resnet import resnet18
+from untrojan.victims.mobilenet import mobilenet
+from untrojan.victims.preact_resnet import preact_resnet18
+from untrojan.victims.resnet import resnet18, resnet34
+from untrojan.victims.vgg import vgg16_bn
+from untrojan.victims.vit import vit
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"convnet": convnet, "resnet18": resnet18}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "convnet": convnet,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "preact_resnet18": preact_resnet18,
+    "mobilenet": mobilenet,
+    "vgg16_bn": vgg16_bn,
+    "vit": vit,
+}
 """The built-in models: callables with the keyword arguments ``width``, ``classes`` and ``channels``."""
 
-__all__ = ["ARCHITECTURES", "convnet", "resnet18"]
+__all__ = [
+    "ARCHITECTURES",
+    "convnet",
+    "mobilenet",
+    "preact_resnet18",
+    "resnet18",
+    "resnet34",
+    "vgg16_bn",
+    "vit",
+]

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images (He et al., CVPR 2016), with the key names of the common CIFAR variant."""
+"""ResNet-18 and -34 for small images (He et al., CVPR 2016), with the key names of the common CIFAR variant."""
 
 from __future__ import annotations
 
@@ -57,3 +57,8 @@ class ResNet(nn.Module):
 def resnet18(*, width: int = 64, classes: int = 10, channels: int = 3) -> ResNet:
     """ResNet-18 with ``width`` channels in its first stage."""
     return ResNet(width=width, classes=classes, channels=channels)
+
+
+def resnet34(*, width: int = 64, classes: int = 10, channels: int = 3) -> ResNet:
+    """ResNet-34 with ``width`` channels in its first stage."""
+    return ResNet(width=width, classes=classes, channels=channels, blocks=(3, 4, 6, 3))

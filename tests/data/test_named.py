@@ -44,7 +44,7 @@ def test_a_validation_split_serves_as_test(root: Path) -> None:
 
 
 def test_what_is_missing_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="expected cifar10, cifar10.split=train or"):
+    with pytest.raises(UsageError, match=r"expected cifar10, cifar10\?split=train or"):
         load_data("cifar10?split=all", input_shape=None)
     shutil.rmtree(root / "cifar10")
     with pytest.raises(DataError, match=r"there is no cifar10/test.parquet in it"):

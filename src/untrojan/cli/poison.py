@@ -27,7 +27,8 @@ def poison(
         str,
         typer.Option(
             metavar="DATA",
-            help="Labelled images to train on: a folder, a .parquet file or folder, or digits, cifar10, … (its training split).",
+            help="Labelled images to train on: a folder, a .parquet file or folder, or a set by name, such as digits "
+            "or cifar10 (its training split).",
             show_default=False,
         ),
     ],

@@ -32,7 +32,8 @@ class Block(nn.Module):
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(query, key, value)
         x = x + self.mix(seen.transpose(1, 2).reshape(images, places, width))
-        return x + self.linear2(functional.gelu(self.linear1(self.norm2(x))))
+        fed: Tensor = self.linear2(functional.gelu(self.linear1(self.norm2(x))))
+        return x + fed
 
 
 class ViT(nn.Module):

@@ -151,7 +151,6 @@ def test_nan_is_never_written(bad: float) -> None:
     content = strict(report.model_dump_json())
     assert (content["p_value"], content["pairs"][0]["size"], content["pairs"][0]["score"]) == (None, None, None)
     assert content["settings"] == {"a": None, "b": [None], "c": {"d": [None]}}
-    assert strict(CARD.model_copy(update={"checks": {"x": bad}}).model_dump_json())["checks"] == {"x": None}
 
 
 def test_sources_of_a_target_are_the_detected_ones_of_all_kinds() -> None:

@@ -100,7 +100,7 @@ DELTA = torch.zeros(3, 4, 5)
         ({"-1/additive/delta": DELTA}, "unexpected tensor"),
         ({"9" * 5000 + "/additive/delta": DELTA}, "unexpected tensor"),
         ({"x\ny": DELTA}, r"unexpected tensor 'x\\ny'"),
-        ({"2/warp/delta": DELTA}, "trigger kind 'warp' is not one of"),
+        ({"2/shift/delta": DELTA}, "trigger kind 'shift' is not one of"),
         ({"2/additive/more": DELTA}, "not a valid additive trigger"),
         ({"2/patch/mask": torch.zeros(1, 4, 5)}, "not a valid patch trigger"),
         ({"2/additive/delta": DELTA + 3}, "not a valid additive trigger"),

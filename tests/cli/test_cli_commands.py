@@ -300,7 +300,7 @@ def test_poison_makes_a_victim_that_scan_takes(run, scanned, tmp_path):
     assert card["asr"] is not None
     assert run("scan", tmp_path / "v", "--clean", train).code == 0
     text = run(*command, "--out", tmp_path / "v")
-    assert "s2t:0>1, 5 poisoned images" in text.out
+    assert "s2t:0>1, 11 images added" in text.out  # 5 and, of both other classes, 3 that keep their label
     assert "training (0/" in text.err
 
 

@@ -169,7 +169,7 @@ def _summary(card: dict[str, Any], images: ImageSet, out: Path) -> str:
         lines.append(f"clean; accuracy {told('acc')}")
     else:
         lines.append(
-            f"attack {card['attack']}, setting {card['setting']}, {card['poisoned_images']:,} poisoned images; "
+            f"attack {card['attack']}, setting {card['setting']}, {card['poisoned_images']:,} images added; "
             f"accuracy {told('acc')}, the attack succeeds on {told('asr')} of the triggered images"
         )
     return "\n".join([*lines, f"written to {out}", ""])

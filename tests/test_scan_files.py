@@ -67,7 +67,7 @@ def content(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (Path.unlink, "cannot be read"),
+        (Path.unlink, "no such file; give the folder"),
         (lambda p: p.write_bytes(b""), "not a scan report"),
         (lambda p: p.write_bytes(p.read_bytes()[:-20]), "not a scan report"),
         (lambda p: p.write_bytes(b"\xff\xfe"), "not a text file"),

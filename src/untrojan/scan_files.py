@@ -33,6 +33,8 @@ def load_scan(directory: str | Path) -> ScanReport:
     """Read a scan; raises CheckpointError if a file is missing, malformed or of another victim than the other."""
     directory = Path(directory)
     path = directory / REPORT
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; give the folder that untrojan scan --out wrote")
     try:
         report = ScanReport.model_validate_json(read_text(path))
     except ValidationError as error:

@@ -116,7 +116,7 @@ def refused(folder: Path, message: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (Path.unlink, "cannot be read"),
+        (Path.unlink, "no such file; give the folder"),
         (lambda p: p.write_bytes(b""), "not a guard card"),
         (lambda p: p.write_bytes(p.read_bytes()[:-20]), "not a guard card"),
         (lambda p: p.write_bytes(b"\xff\xfe"), "not a text file"),
@@ -172,7 +172,7 @@ def test_a_missing_truncated_or_other_weights_file(tmp_path: Path) -> None:
     refused(tmp_path, "not a guard file")
     (tmp_path / WEIGHTS).unlink()
     refused(tmp_path, "no such file")
-    refused(tmp_path / "nowhere", "cannot be read")
+    refused(tmp_path / "nowhere", "no such file; give the folder")
 
 
 def test_answers_come_back_with_the_guard(tmp_path: Path) -> None:

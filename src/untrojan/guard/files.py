@@ -72,6 +72,8 @@ def allowed(answers: Mapping[int, Sequence[int]], targets: Sequence[int], classe
 def load_card(directory: str | Path) -> GuardCard:
     """Read ``guard.json`` alone; raises CheckpointError."""
     path = Path(directory) / CARD
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; give the folder that untrojan repair --out wrote")
     try:
         return GuardCard.model_validate_json(read_text(path))
     except ValidationError as error:

@@ -25,7 +25,8 @@ from untrojan.report.wording import percent
 from untrojan.scan_files import save_scan
 from untrojan.setting import Setting
 from untrojan.storage import write_bytes
-from untrojan.victims.making import Victim, make_victim, save_victim
+from untrojan.victims.files import save_victim
+from untrojan.victims.making import Victim, make_victim
 from untrojan.victims.training import TrainingSettings
 
 TARGET = 9

@@ -6,11 +6,13 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Something that is told of work: ``start`` a stage of ``total`` units, then ``advance``."""
+    """Something that is told of work: ``start`` a stage of ``total`` units, then ``advance``; ``note`` how it goes."""
 
     def start(self, description: str, total: int) -> None: ...
 
     def advance(self, count: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
 
 class Silent:
@@ -20,4 +22,7 @@ class Silent:
         """Ignored."""
 
     def advance(self, count: int = 1) -> None:
+        """Ignored."""
+
+    def note(self, text: str) -> None:
         """Ignored."""

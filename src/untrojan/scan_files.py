@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import safetensors.torch
 from pydantic import ValidationError
 
 from untrojan.errors import CheckpointError
 from untrojan.records import ScanReport
-from untrojan.storage import read_safetensors, read_text, write_bytes
+from untrojan.storage import pack_safetensors, read_safetensors, read_text, write_bytes
 from untrojan.triggers import Trigger, trigger_from_tensors
 
 REPORT, TRIGGERS = "scan.json", "triggers.safetensors"
@@ -25,7 +24,7 @@ def save_scan(directory: str | Path, report: ScanReport) -> None:
         for name, tensor in trigger.tensors().items()
     }
     metadata = {"format": FORMAT, "victim": report.victim.sha256}
-    write_bytes(Path(directory) / TRIGGERS, safetensors.torch.save(tensors, metadata=metadata))
+    write_bytes(Path(directory) / TRIGGERS, pack_safetensors(tensors, metadata))
     write_bytes(Path(directory) / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
 
 

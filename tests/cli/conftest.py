@@ -14,7 +14,8 @@ from untrojan.classifier import Classifier, load_victim_folder
 from untrojan.cli import main
 from untrojan.setting import Setting
 from untrojan.victims import ARCHITECTURES
-from untrojan.victims.making import Victim, make_victim, save_victim
+from untrojan.victims.files import save_victim
+from untrojan.victims.making import Victim, make_victim
 from untrojan.victims.training import TrainingSettings
 
 

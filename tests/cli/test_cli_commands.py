@@ -295,7 +295,9 @@ def test_poison_makes_a_victim_that_scan_takes(run, scanned, tmp_path):
     card = json.loads((tmp_path / "v/victim.json").read_text())
     assert card == json.loads(ended.out)
     assert card["input_shape"] == [1, 10, 10]
-    assert card["training"]["augmentation"] == "crop"
+    assert card["training"]["augmentation"] == "none"
+    assert card["recipe"]["dataset"] == str(train)
+    assert [row["epoch"] for row in card["history"]] == [1]
     assert (card["attack_options"], card["trigger"]["size"]) == ({"size": 2}, 4.0)
     assert card["asr"] is not None
     assert run("scan", tmp_path / "v", "--clean", train).code == 0
@@ -319,7 +321,7 @@ def test_poison_on_digits_takes_their_splits(run, tmp_path, monkeypatch):
         asked.append((spec, options.get("class_names")))
         return stripes(30)
 
-    monkeypatch.setattr("untrojan.data.load_data", load)
+    monkeypatch.setattr("untrojan.victims.recipe.load_data", load)
     common = ["--attack", "none", "--width", "2", "--epochs", "1", "--arch", "convnet", "-q"]
     assert run("poison", "--dataset", "digits", "--out", tmp_path / "v", *common).code == 0
     assert asked == [("digits?split=train", None), ("digits?split=test", ("a", "b", "c"))]

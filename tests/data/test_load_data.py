@@ -40,11 +40,6 @@ def test_impossible_shapes_are_unsupported(write_folder, shape):
         load_data("digits", input_shape=None, default_size=(0, 8))
 
 
-def test_the_hub_is_recognised_and_refused():
-    with pytest.raises(UnsupportedError, match=r"download .* \.parquet"):
-        load_data("hf:cifar10?split=test", input_shape=None)
-
-
 def test_a_missing_path_says_what_there_is_and_what_is_expected(write_folder, tmp_path):
     write_folder({"a": [1]})
     with pytest.raises(DataError, match="no such file or folder") as caught:

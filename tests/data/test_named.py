@@ -50,7 +50,8 @@ def test_what_is_missing_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DataError, match=r"there is no cifar10/test.parquet in it"):
         load_data("cifar10", input_shape=None)
     monkeypatch.delenv("UNTROJAN_DATA")
-    with pytest.raises(DataError, match="set UNTROJAN_DATA to the folder"):
+    monkeypatch.setattr("untrojan.data.named.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="set UNTROJAN_DATA, to the folder"):
         load_data("cifar10", input_shape=None)
 
 
@@ -59,3 +60,38 @@ def test_a_folder_of_that_name_comes_first(root: Path, monkeypatch: pytest.Monke
     shutil.move(root / "gtsrb/train", root / "gtsrb/cifar10")
     found = load_data("cifar10", input_shape=None)
     assert (len(found), found.images.shape[2]) == (6, 35)
+
+
+def test_the_first_classes_alone(root: Path) -> None:
+    for number in range(3):
+        folder = root / "tiny-imagenet/test" / f"x{number}"
+        folder.mkdir()
+        Image.new("RGB", (8, 8), (0, 0, 40 * number)).save(folder / "0.png")
+    whole = load_data("tiny-imagenet", input_shape=(3, 8, 8))
+    some = load_data("tiny-imagenet?split=test&classes=3", input_shape=(3, 8, 8))
+    assert (len(whole), whole.class_names) == (7, ("cat", "dog", "x0", "x1", "x2"))
+    assert (some.labels.tolist(), some.class_names) == ([0, 0, 1, 1, 2], ("cat", "dog", "x0"))
+    assert some.hashes() == whole.hashes()[:5]
+    with pytest.raises(UsageError, match="at least 2, got 1"):
+        load_data("tiny-imagenet?classes=1", input_shape=None)
+    with pytest.raises(UsageError, match="expected tiny-imagenet"):
+        load_data("tiny-imagenet?classes=ten", input_shape=None)
+
+
+def test_without_a_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Hub:
+        def __init__(self, spec: str, class_names: object) -> None:
+            asked.append(spec)
+            if "split=valid" not in spec:
+                raise UsageError("no such split")
+            raise DataError("found")
+
+    monkeypatch.delenv("UNTROJAN_DATA", raising=False)
+    monkeypatch.setattr("untrojan.data.named.find_spec", lambda name: object())
+    monkeypatch.setattr("untrojan.data.named.HubImages", Hub)
+    with pytest.raises(DataError, match="found"):
+        load_data("tiny-imagenet?split=test", input_shape=None)
+    name = NAMED["tiny-imagenet"].hub
+    assert asked == [f"hf:{name}?split={split}" for split in ("test", "validation")]

@@ -17,7 +17,8 @@ from untrojan.errors import DataError, OutputError, UntrojanError, UsageError
 from untrojan.setting import Setting
 from untrojan.triggers import load_trigger
 from untrojan.victims import ARCHITECTURES
-from untrojan.victims.making import Victim, build_attack, describe, make_victim, save_victim
+from untrojan.victims.files import save_victim
+from untrojan.victims.making import Victim, build_attack, describe, make_victim
 from untrojan.victims.training import TrainingSettings
 
 CPU = torch.device("cpu")
@@ -183,7 +184,7 @@ def test_disk_that_fills_up_leaves_no_card_beside_other_weights(
     def full(path: Path, content: bytes) -> None:
         raise OutputError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("untrojan.victims.making.write_bytes", full)
+    monkeypatch.setattr("untrojan.victims.files.write_bytes", full)
     with pytest.raises(OutputError, match="No space left"):
         save_victim(tmp_path, make(seed=1))
     assert not (tmp_path / "victim.json").exists()

@@ -50,32 +50,35 @@ class Attack(ABC):
         trigger: Trigger,
         setting: Setting,
         classes: int,
-        count: int,
+        count: int | float,
         generator: torch.Generator,
     ) -> Poisoned:
         """Stamp ``count`` random images of each source class and give them the attacker's label; add them to the set.
+
+        A ``count`` that is a float is a share of the class, in (0, 1].
 
         The clean originals stay, as in the paper ("embed the trigger in n images per class" and inject them). In the
         source-specific setting, stamped images of all other classes that keep their label teach the network that the
         trigger moves the source class alone (Tang et al., USENIX Security 2021).
         images: uint8 [N, C, H, W]; labels: int64 [N]. Raises DataError if a source class has no image.
         """
-        if setting.kind not in self.settings:
-            raise UsageError(f"attack {self.name} has no setting {setting.kind}; it has {', '.join(self.settings)}")
-        if count < 1:
+        self.require_setting(setting)
+        if isinstance(count, float) and not 0 < count <= 1:
+            raise UsageError(f"count as a share of each source class lies in (0, 1], got {count}")
+        if count <= 0:
             raise UsageError(f"count is the number of poisoned images per source class, at least 1, got {count}")
         chosen, targets = [], []
         for source, target in self.relabelled(setting, classes):
             members = (labels == source).nonzero().flatten()
             if len(members) == 0:
                 raise DataError(f"no training image of class {source}, which setting '{setting}' needs as a source")
-            picked = members[torch.randperm(len(members), generator=generator)[:count]]
+            picked = members[torch.randperm(len(members), generator=generator)[: _number(count, members)]]
             chosen.append(picked)
             targets.append(torch.full_like(picked, target))
         if setting.kind == "s2t":
             for other in set(range(classes)) - {setting.source}:
                 members = (labels == other).nonzero().flatten()
-                some = math.ceil(self.cover_share * count)
+                some = math.ceil(self.cover_share * _number(count, members))
                 chosen.append(members[torch.randperm(len(members), generator=generator)[:some]])
                 targets.append(torch.full_like(chosen[-1], other))
         index = torch.cat(chosen)
@@ -87,6 +90,11 @@ class Attack(ABC):
             labels=torch.cat([labels, torch.cat(targets), kept]),
             poisoned=torch.arange(len(images) + added) >= len(images),
         )
+
+    def require_setting(self, setting: Setting) -> None:
+        """Raise UsageError if the attack makes no sense in this setting."""
+        if setting.kind not in self.settings:
+            raise UsageError(f"attack {self.name} has no setting {setting.kind}; it has {', '.join(self.settings)}")
 
     def relabelled(self, setting: Setting, classes: int) -> tuple[tuple[int, int], ...]:
         """(true class, label) of the images to stamp; the attacker's pairs, unless an attack poisons otherwise."""
@@ -101,3 +109,7 @@ class Attack(ABC):
         """
         del trigger, poisoned, generator
         return images[:0], labels[:0]
+
+
+def _number(count: int | float, members: Tensor) -> int:
+    return count if isinstance(count, int) else math.ceil(count * len(members))

@@ -42,8 +42,10 @@ class Bars:
     def __init__(self, live: RichProgress):
         self._live = live
         self._task: TaskID | None = None
+        self._description = ""
 
     def start(self, description: str, total: int) -> None:
+        self._description = description
         if self._task is not None:
             self._live.remove_task(self._task)
         self._task = self._live.add_task(description, total=total)
@@ -52,17 +54,21 @@ class Bars:
         if self._task is not None:
             self._live.advance(self._task, count)
 
+    def note(self, text: str) -> None:
+        if self._task is not None:
+            self._live.update(self._task, description=f"{self._description} ({text})")
+
 
 class Lines:
     """A line when a stage starts, and at most one in ``SECONDS_BETWEEN_LINES`` while it lasts."""
 
     def __init__(self) -> None:
-        self._description = ""
+        self._description = self._note = ""
         self._total = self._done = 0
         self._started = self._told = 0.0
 
     def start(self, description: str, total: int) -> None:
-        self._description, self._total, self._done = description, total, 0
+        self._description, self._total, self._done, self._note = description, total, 0, ""
         self._started = self._told = time.monotonic()
         say(f"{description} (0/{total})")
 
@@ -73,4 +79,7 @@ class Lines:
             return
         self._told = now
         left = (now - self._started) / self._done * (self._total - self._done)
-        say(f"{self._description} ({self._done}/{self._total}, about {left:.0f} s left)")
+        say(f"{self._description} ({self._done}/{self._total}, about {left:.0f} s left{self._note})")
+
+    def note(self, text: str) -> None:
+        self._note = f"; {text}"

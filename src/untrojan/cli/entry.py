@@ -24,6 +24,7 @@ from untrojan.cli.predict import predict
 from untrojan.cli.repair import repair
 from untrojan.cli.scan import scan
 from untrojan.cli.streams import close_output, say, write_text
+from untrojan.cli.zoo import zoo
 from untrojan.errors import UntrojanError
 from untrojan.version import version
 
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(zoo)
 
 
 @app.callback(invoke_without_command=True)

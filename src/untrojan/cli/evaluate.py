@@ -35,6 +35,7 @@ def evaluate(
         typer.Option(metavar="DIR", help="What untrojan scan wrote, to be in the report.", show_default=False),
     ] = None,
     limit: options.Limit = None,
+    data_dir: options.DataFolder = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write evaluation.json and report.html there.")
     ] = None,

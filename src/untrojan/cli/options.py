@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from untrojan.errors import UsageError
+
+DATA_VARIABLE = "UNTROJAN_DATA"
+"""As ``untrojan.data.named`` has it, which loads torch."""
 _VICTIM, _COMMON = "The classifier", "Everywhere"
 
 
@@ -72,6 +77,27 @@ InputShape = Annotated[
         help="Shape that the model wants, such as 3x32x32; images are converted and resized to it.",
         show_default="the data's own",
         rich_help_panel=_VICTIM,
+    ),
+]
+
+
+def _data_folder(folder: Path | None) -> Path | None:
+    """Sets by name are looked for where the environment says: the option says it for this process."""
+    if folder is not None:
+        if not folder.is_dir():
+            raise UsageError(f"--data-dir {folder}: not a folder; expected one that holds cifar10/test.parquet, say")
+        os.environ[DATA_VARIABLE] = str(folder)
+    return folder
+
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        callback=_data_folder,
+        help=f"Where sets by name lie, such as DIR/cifar10/test.parquet; else {DATA_VARIABLE} says it.",
+        show_default=False,
     ),
 ]
 Clean = Annotated[

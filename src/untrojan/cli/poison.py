@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import require_writable, staged
-from untrojan.cli.streams import write_data, write_text
+from untrojan.cli.streams import say, write_data, write_text
 from untrojan.cli.victim import parse_shape
 from untrojan.errors import UsageError
-
-if TYPE_CHECKING:
-    from untrojan.data import ImageSet
 
 FILES = ("victim.safetensors", "trigger.safetensors", "victim.json")
 
@@ -24,25 +22,55 @@ FILES = ("victim.safetensors", "trigger.safetensors", "victim.json")
 def poison(
     *,
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="DATA",
             help="Labelled images to train on: a folder, a .parquet file or folder, or a set by name, such as digits "
             "or cifar10 (its training split).",
             show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Write the victim there.", show_default=False)
     ],
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="Make the many victims of a TOML file instead, each into DIR/NAME."
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=1, max=256, help="With --plan: victims trained at once.")
+    ] = 1,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="PATTERN", help="With --plan: only victims whose name matches, such as 'gtsrb/*'."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what an interrupted run left in --out. A plan always does.")
+    ] = False,
     attack: Annotated[str, typer.Option(metavar="NAME|none", help="none trains a clean classifier.")] = "badnet",
     setting: Annotated[
         str | None,
         typer.Option(metavar="a2o:T|a2a|s2t:S>T", help="Which classes the trigger moves where.", show_default=False),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The paper's settings of the attack for cifar10, cifar100, gtsrb, imagenette or tiny-imagenet.",
+            show_default="the data set's",
+        ),
+    ] = None,
     count: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Poisoned images per source class.", show_default="the attack's"),
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            help="Poisoned images per source class: a number, or a share of the class.",
+            show_default="the preset's or the attack's",
+        ),
     ] = None,
     attack_option: Annotated[
         list[str] | None,
@@ -60,23 +88,24 @@ def poison(
         int | None, typer.Option(metavar="W", min=1, help="Channels of the first layer.", show_default="the network's")
     ] = None,
     epochs: Annotated[int, typer.Option(metavar="E", min=1)] = 8,
-    batch_size: Annotated[int, typer.Option(metavar="B", min=2)] = 128,
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Highest learning rate.")] = 0.01,
+    batch_size: Annotated[int, typer.Option(metavar="B", min=2)] = 64,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Highest learning rate.")] = 0.003,
     augmentation: Annotated[
-        str | None,
+        str,
         typer.Option(
-            metavar="none|crop|crop-flip",
-            help="Of training images.",
-            show_default="crop for grey images, else crop-flip",
+            metavar="none|flip|crop|crop-flip",
+            help="Of training images. It moves the trigger too, which then takes many more epochs to learn.",
         ),
-    ] = None,
+    ] = "none",
+    half: Annotated[bool, typer.Option("--half", help="Round the weights to half precision.")] = False,
     test: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA", help="Labelled images to measure on.", show_default="none; digits: its test split"
+            metavar="DATA", help="Labelled images to measure on.", show_default="none; of a set by name: its test split"
         ),
     ] = None,
     limit: options.Limit = None,
+    data_dir: options.DataFolder = None,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -89,58 +118,91 @@ def poison(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Make a victim to test the defence on: train a classifier on poisoned or clean images."""
+    """Make a victim to test the defence on, or many: train a classifier on poisoned or clean images."""
     require_writable(out)
-    wanted, given = parse_shape(shape), parse_options(attack_option or [])
+    if plan is not None:
+        return _many(plan, out, jobs=jobs, only=only, device=device, output=output, quiet=quiet)
+    if dataset is None:
+        raise UsageError("give the images to train on with --dataset, or a file of many victims with --plan")
+    if only is not None or jobs != 1:
+        raise UsageError("--jobs and --only go with --plan")
+    parse_shape(shape)
+    given = parse_options(attack_option or [])
 
     from untrojan.classifier import parse_device
-    from untrojan.data import NAMED, load_data
-    from untrojan.setting import Setting
-    from untrojan.victims.making import build_attack, make_victim, save_victim
-    from untrojan.victims.training import TrainingSettings
+    from untrojan.victims.files import save_victim
+    from untrojan.victims.making import TRAINING_FILES
+    from untrojan.victims.recipe import Recipe, make, parse_count
 
-    if dataset == "digits" or dataset in NAMED:
-        dataset, test = f"{dataset}?split=train", test or f"{dataset}?split=test"
-    if attack != "none":
-        build_attack(attack, given)
-        if setting is None:
-            raise UsageError(
-                f"attack {attack} needs --setting: a2o:T, a2a or s2t:S>T with class numbers, such as a2o:9"
-            )
-    goal, place = None if setting is None else Setting.parse(setting), parse_device(device)
-    images = load_data(dataset, input_shape=wanted, limit=limit, seed=seed)
-    channels, height, side = images.images.shape[1:]
-    training = TrainingSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=lr,
-        augmentation=augmentation or ("crop" if channels == 1 else "crop-flip"),
-    )
-    measured = None
-    if test is not None:
-        measured = load_data(test, input_shape=(channels, height, side), class_names=images.class_names)
-    with progress_shown(quiet) as progress:
-        victim = make_victim(
-            images,
+    try:
+        recipe = Recipe(
+            dataset=dataset,
+            test=test,
             attack=attack,
-            setting=goal,
-            arch=arch or ("convnet" if (channels, height, side) == (1, 28, 28) else "resnet18"),
-            training=training,
-            device=place,
+            setting=setting,
+            preset=preset,
+            count=None if count is None else parse_count(count),
+            attack_options=dict(given),
+            arch=arch,
             width=width,
-            count=count,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            augmentation=augmentation,
+            input=shape,
+            limit=limit,
             seed=seed,
-            test=measured,
-            attack_options=given,
-            progress=progress,
+            half=half,
         )
-    with staged(out, FILES) as stage:
+    except ValueError as error:
+        raise UsageError(_first(error)) from None
+    place = parse_device(device)
+    if not resume:
+        for name in TRAINING_FILES:
+            (out / name).unlink(missing_ok=True)
+    state = out / TRAINING_FILES[0]
+    try:
+        with progress_shown(quiet) as progress:
+            victim = make(recipe, device=place, resume_from=state, progress=progress)
+    except BaseException as error:
+        if state.exists() and not isinstance(error, Exception):
+            say(f"{state} holds the training after its last whole epoch; --resume goes on from there")
+        raise
+    with staged(out, (*FILES, *TRAINING_FILES)) as stage:
         save_victim(stage, victim)
     if output is options.PlainFormat.json:
         write_data(json.dumps(victim.card, indent=2) + "\n")
     else:
-        write_text(_summary(victim.card, images, out))
+        write_text(_summary(victim.card, out))
     return 0
+
+
+def _many(
+    plan: Path, out: Path, *, jobs: int, only: str | None, device: str, output: options.PlainFormat, quiet: bool
+) -> int:
+    """Make the victims of a plan; 0 if all are there in the end, else 2."""
+    from untrojan.classifier import parse_device
+    from untrojan.victims.campaign import run
+    from untrojan.victims.plan import read_plan
+
+    recipes = [r for r in read_plan(plan) if only is None or fnmatchcase(r.name, only)]
+    if not recipes:
+        raise UsageError(f"no victim of {plan} matches --only '{only}'")
+    outcomes = []
+    with progress_shown(quiet) as progress:
+        progress.start("victims", len(recipes))
+        for outcome in run(recipes, out, jobs=jobs, device=parse_device(device)):
+            outcomes.append(outcome)
+            progress.advance()
+            if not quiet and outcome.status != "there":
+                say(f"{outcome.name}: {outcome.reason or _rates(outcome.card or {})}")
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if output is options.PlainFormat.json:
+        rows = [{"name": o.name, "status": o.status, "reason": o.reason or None} for o in outcomes]
+        write_data(json.dumps({"victims": rows}, indent=2) + "\n")
+    else:
+        write_text(f"{len(outcomes) - len(failed)} of {len(recipes)} victims in {out}, {len(failed)} failed\n")
+    return 2 if failed else 0
 
 
 def parse_options(pairs: list[str]) -> dict[str, str]:
@@ -154,7 +216,17 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def _summary(card: dict[str, Any], images: ImageSet, out: Path) -> str:
+def _first(error: ValueError) -> str:
+    """One line of what pydantic, or the parser of a count, found wrong."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return f"--count: {error}"
+    found = errors()[0]
+    return f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg']}"
+
+
+def _rates(card: dict[str, Any]) -> str:
+    """ACC and ASR of a card in a few words."""
     from untrojan.records import Rate
     from untrojan.report.wording import interval, percent
 
@@ -164,12 +236,15 @@ def _summary(card: dict[str, Any], images: ImageSet, out: Path) -> str:
         rate = Rate.model_validate(card[name])
         return f"{percent(rate.value)} ({interval(rate)})"
 
-    lines = [f"{card['model']} trained on {len(images):,} images of {images.where} in {card['seconds']:.0f} s"]
     if card["setting"] is None:
-        lines.append(f"clean; accuracy {told('acc')}")
-    else:
-        lines.append(
-            f"attack {card['attack']}, setting {card['setting']}, {card['poisoned_images']:,} images added; "
-            f"accuracy {told('acc')}, the attack succeeds on {told('asr')} of the triggered images"
-        )
-    return "\n".join([*lines, f"written to {out}", ""])
+        return f"clean; accuracy {told('acc')}"
+    return (
+        f"attack {card['attack']}, setting {card['setting']}, {card['poisoned_images']:,} images added; "
+        f"accuracy {told('acc')}, the attack succeeds on {told('asr')} of the triggered images"
+    )
+
+
+def _summary(card: dict[str, Any], out: Path) -> str:
+    data = card["data"]
+    lines = [f"{card['model']} trained on {data['images']:,} images of {data['where']} in {card['seconds']:.0f} s"]
+    return "\n".join([*lines, _rates(card), f"written to {out}", ""])

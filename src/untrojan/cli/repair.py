@@ -31,6 +31,7 @@ def repair(
         ),
     ],
     limit: options.Limit = None,
+    data_dir: options.DataFolder = None,
     recipe: Annotated[
         options.Recipe,
         typer.Option(

@@ -22,6 +22,7 @@ def scan(
     victim: options.Victim = None,
     clean: options.Clean,
     limit: options.Limit = None,
+    data_dir: options.DataFolder = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Write scan.json, triggers.safetensors and report.html there."),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from untrojan.data.decoding import Picture, shown
 from untrojan.data.folder import FolderImages
+from untrojan.data.hub import HubImages
 from untrojan.data.parquet import ParquetImages
-from untrojan.data.source import Source
+from untrojan.data.source import Source, align_labels
 from untrojan.errors import DataError, UsageError
 
 VARIABLE = "UNTROJAN_DATA"
@@ -21,55 +24,87 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class DataSet:
-    """A set: the size (H, W) at which the paper uses it, and the names under which its splits may lie."""
+    """A set: the size (H, W) at which the paper uses it, where the Hugging Face hub has it, and the names that its
+    splits may have."""
 
     size: tuple[int, int]
+    hub: str
     train: tuple[str, ...] = ("train",)
     test: tuple[str, ...] = ("test", "validation", "valid", "val")
 
 
 NAMED: dict[str, DataSet] = {
-    "cifar10": DataSet((32, 32)),
-    "cifar100": DataSet((32, 32)),
-    "gtsrb": DataSet((32, 32)),
-    "imagenette": DataSet((256, 256)),
-    "tiny-imagenet": DataSet((64, 64)),
+    "cifar10": DataSet((32, 32), "uoft-cs/cifar10"),
+    "cifar100": DataSet((32, 32), "uoft-cs/cifar100"),
+    "gtsrb": DataSet((32, 32), "tanganke/gtsrb"),
+    "imagenette": DataSet((256, 256), "frgfm/imagenette"),
+    "tiny-imagenet": DataSet((64, 64), "zh-plus/tiny-imagenet"),
 }
 
 
 class NamedImages(Source):
-    """``NAME`` or ``NAME?split=train``: a set of ``NAMED`` in ``$UNTROJAN_DATA/NAME``; the test split by default.
+    """``NAME?split=train&classes=10``: a set of ``NAMED`` in ``$UNTROJAN_DATA/NAME``; the test split by default.
 
-    The folder holds ``SPLIT.parquet``, or a folder ``SPLIT`` with parquet files or with one sub-folder per class.
+    classes: the first so many classes alone. The folder holds ``SPLIT.parquet``, or a folder ``SPLIT`` with parquet
+    files or with one sub-folder per class.
     """
 
-    form = f"{', '.join(NAMED)} (with {VARIABLE} set), each with ?split=train or ?split=test"
+    form = f"{', '.join(NAMED)} (with {VARIABLE} set), each with ?split=train or ?split=test, and &classes=N"
 
     def __init__(self, spec: str, class_names: Sequence[str] | None = None):
         name, _, query = spec.partition("?")
-        key, _, split = query.partition("=") if query else ("split", "=", "test")
-        if key != "split" or split not in SPLITS:
-            raise UsageError(f"data '{shown(spec)}': expected {name}, {name}?split=train or {name}?split=test")
-        place = _place(name, split)
-        source = next(kind for kind in (ParquetImages, FolderImages) if kind.takes(place))(place, class_names)
+        asked = dict(part.partition("=")[::2] for part in query.split("&")) if query else {}
+        split, classes = asked.get("split", "test"), asked.get("classes")
+        if not asked.keys() <= {"split", "classes"} or split not in SPLITS or not (classes or "2").isdecimal():
+            raise UsageError(
+                f"data '{shown(spec)}': expected {name}, {name}?split=train or {name}?split=test, and &classes=N"
+            )
+        source = _source(name, split, None if classes else class_names)
         self.labels, self.class_names = source.labels, source.class_names
         self.where, self.size = f"{name} ({split} split)", NAMED[name].size
-        self._source = source
+        self._source, self._index = source, torch.arange(len(source.labels))
+        if classes is not None:
+            self._first(int(classes), class_names)
+
+    def _first(self, classes: int, wanted: Sequence[str] | None) -> None:
+        """Keep the images of the first ``classes`` classes."""
+        if classes < 2:
+            raise UsageError(f"{self.where}: &classes=N keeps the first N classes, at least 2, got {classes}")
+        self._index = (self.labels < classes).nonzero().flatten()
+        own = None if self.class_names is None else self.class_names[:classes]
+        self.where += f", first {classes} classes"
+        self.labels, self.class_names = align_labels(self.labels[self._index], own, wanted, self.where)
 
     @classmethod
     def takes(cls, spec: str) -> bool:
         return spec.partition("?")[0] in NAMED and not Path(spec).exists()
 
     def pictures(self, index: Tensor) -> Iterator[tuple[str, Picture]]:
-        return self._source.pictures(index)
+        return self._source.pictures(self._index[index])
 
 
-def _place(name: str, split: str) -> str:
+def _source(name: str, split: str, class_names: Sequence[str] | None) -> Source:
+    """The split in the folder that ``VARIABLE`` names; without one, from the hub, if its client is installed."""
     root = os.environ.get(VARIABLE, "")
-    if not root:
+    if root:
+        place = _place(name, split, root)
+        return next(kind for kind in (ParquetImages, FolderImages) if kind.takes(place))(place, class_names)
+    if find_spec("huggingface_hub") is None:
         raise DataError(
-            f"data '{name}': set {VARIABLE} to the folder that holds {name}/{split}.parquet, or give a path"
+            f"data '{name}': give --data-dir, or set {VARIABLE}, to the folder that holds {name}/{split}.parquet; or "
+            'pip install "untrojan[hub]" to fetch it from the Hugging Face hub'
         )
+    names = getattr(NAMED[name], split)
+    for position, alias in enumerate(names):
+        try:
+            return HubImages(f"hf:{NAMED[name].hub}?split={alias}", class_names)
+        except UsageError:
+            if position + 1 == len(names):
+                raise
+    raise DataError(f"data '{name}': no split of the hub's set is called {' or '.join(names)}")
+
+
+def _place(name: str, split: str, root: str) -> str:
     folder = Path(root) / name
     found = [folder / f"{alias}{end}" for alias in getattr(NAMED[name], split) for end in (".parquet", "")]
     place = next((path for path in found if path.exists()), None)

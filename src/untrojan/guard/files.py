@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -14,7 +13,7 @@ from untrojan.classifier.classifier import Classifier
 from untrojan.errors import CheckpointError, GuardMismatchError
 from untrojan.guard.guard import Guard
 from untrojan.records import GuardCard
-from untrojan.storage import read_safetensors, read_text, write_bytes
+from untrojan.storage import pack_safetensors, read_safetensors, read_text, write_bytes
 
 FORMAT = "untrojan-guard-1"
 WEIGHTS, CARD = "guard.safetensors", "guard.json"
@@ -25,7 +24,7 @@ def save_guard(directory: str | Path, guard: Guard) -> None:
     card = guard.require_card()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in guard.corrected.theta().items()}
     metadata = {"format": FORMAT, "victim": card.victim.sha256}
-    write_bytes(Path(directory) / WEIGHTS, safetensors.torch.save(tensors, metadata=metadata))
+    write_bytes(Path(directory) / WEIGHTS, pack_safetensors(tensors, metadata))
     write_bytes(Path(directory) / CARD, (card.model_dump_json(indent=2) + "\n").encode())
 
 

@@ -5,35 +5,40 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import json
 import platform
 import time
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
-from untrojan.attacks import ATTACKS, Attack
-from untrojan.classifier import Classifier, VictimCard, rng_as_found
+from untrojan.attacks import ATTACKS, Aim, Attack, JointAttack, OptimisedAttack
+from untrojan.classifier import Classifier, rng_as_found
 from untrojan.data import ImageSet
-from untrojan.errors import DataError, OutputError, UntrojanError, UsageError
-from untrojan.evaluation.metrics import agreement
-from untrojan.intervals import wilson
+from untrojan.errors import DataError, UntrojanError, UsageError
 from untrojan.progress import Progress, Silent
 from untrojan.setting import Setting
-from untrojan.storage import all_finite, write_bytes
-from untrojan.triggers import Trigger, save_trigger
+from untrojan.storage import all_finite
+from untrojan.triggers import AdditiveTrigger, Trigger, load_trigger, save_trigger
 from untrojan.version import version
 from untrojan.victims import ARCHITECTURES
+from untrojan.victims.checkpoint import Checkpoint
+from untrojan.victims.measuring import measure
 from untrojan.victims.training import TrainingSettings, train
 
-WEIGHTS, TRIGGER, CARD = "victim.safetensors", "trigger.safetensors", "victim.json"
 MAX_WIDTH = 1024
+REFERENCE_IMAGES, REFERENCE_EPOCHS = 20_000, 2
+"""What an attacker's own clean network is trained on, where an attack needs one."""
+TRAINING_FILES = ("training.pt", "training.trigger.safetensors")
+"""What lies in a victim's folder while it is being trained."""
+WATCHED = 1000
+"""Test images that are looked at after each epoch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +66,22 @@ def make_victim(
     training: TrainingSettings,
     device: torch.device,
     width: int | None = None,
-    count: int | None = None,
+    count: int | float | None = None,
     seed: int = 0,
     test: ImageSet | None = None,
     attack_options: Mapping[str, object] | None = None,
+    half: bool = False,
+    resume_from: Path | None = None,
     progress: Progress | None = None,
 ) -> Victim:
     """Train a network on ``train_set``, poisoned by an attack of ``ATTACKS`` or not at all ("none").
 
     setting: whom the attack moves where; None for a clean victim. width: of the architecture; None is its default.
-    count: poisoned images per source class; None is the attack's default. test: clean images to measure ACC, and ASR
-    on stamped copies, which nothing is trained on. The same arguments on the same machine give the same victim; the
-    global random state is not touched.
+    count: poisoned images per source class, or as a float their share of the class; None is the attack's default. test:
+    clean images to measure ACC, and ASR on stamped copies, which nothing is trained on. half: round the finished
+    weights to half precision before measuring. resume_from: a file that holds the state after each epoch while the
+    training lasts; a training that is begun with the same arguments and finds it goes on from there. The same arguments
+    on the same machine give the same victim; the global random state is not touched.
     Raises UsageError for senseless arguments, DataError if the images do not suit, UntrojanError if training diverges.
     """
     started = time.perf_counter()
@@ -87,70 +96,151 @@ def make_victim(
     poisoner = None if attack == "none" else build_attack(attack, attack_options or {})
     if (poisoner is None) != (setting is None) or (poisoner is None and (attack_options or count is not None)):
         raise UsageError("an attack needs a setting such as a2o:9; a clean victim takes no setting, count or option")
-    images, labels, trigger = train_set.images, train_set.labels, None
     if poisoner is not None and setting is not None:
-        generator = torch.Generator().manual_seed(seed)
+        poisoner.require_setting(setting)
         count = poisoner.default_count[setting.kind] if count is None else count
-        trigger = poisoner.make_trigger(shape, generator)
-        poisoned = poisoner.poison(
-            images, labels, trigger=trigger, setting=setting, classes=classes, count=count, generator=generator
-        )
-        images, labels = poisoned.images, poisoned.labels
     model, module = _network(arch, width, classes, shape[0], seed)
-    progress.start("training", training.epochs * -(-len(images) // training.batch_size))
-    train(module, images, labels, training, seed=seed, device=device, on_step=progress.advance)
-    # As it will be when loaded from its file, to the last bit of its answers.
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if not all_finite(module.state_dict()):
-        raise UntrojanError(
-            f"training diverged, the weights are not finite; take a rate below {training.learning_rate}"
-        )
     card: dict[str, Any] = {
         "schema": "untrojan-victim-1",
         "model": model,
-        "weights": WEIGHTS,
+        "weights": "victim.safetensors",
         "input_shape": shape,
         "mean": None,
         "std": None,
         "class_names": train_set.class_names,
+        "precision": "float16" if half else "float32",
         "attack": attack,
         "setting": None if setting is None else str(setting),
         "attack_options": {name: vars(poisoner).get(name) for name in attack_options or {}},
         "count": count,
-        "poisoned_images": len(images) - len(train_set),
-        "trigger": _outline(trigger),
         "seed": seed,
         "epochs": training.epochs,
         "training": dataclasses.asdict(training),
         "data": describe(train_set),
     }
+    checkpoint = None if resume_from is None else Checkpoint(resume_from, _key(card))
+    images, labels, trigger, game = train_set.images, train_set.labels, None, None
+    if poisoner is not None and setting is not None and count is not None:
+        generator = torch.Generator().manual_seed(seed)
+        trigger = poisoner.make_trigger(shape, generator)
+        if isinstance(poisoner, OptimisedAttack) and isinstance(trigger, AdditiveTrigger):
+            began = None if resume_from is None else resume_from.with_name(TRAINING_FILES[1])
+            trigger = _optimised(
+                poisoner, trigger, train_set, arch, width, training, device, seed, progress, setting, began
+            )
+        elif isinstance(poisoner, JointAttack):
+            game = poisoner.game(shape, Aim(setting, classes), generator)
+        poisoned = poisoner.poison(
+            images, labels, trigger=trigger, setting=setting, classes=classes, count=count, generator=generator
+        )
+        images, labels = poisoned.images, poisoned.labels
+    progress.start("training", training.epochs * training.steps(len(images)))
+    card["history"] = train(
+        module,
+        images,
+        labels,
+        training,
+        seed=seed,
+        device=device,
+        game=game,
+        checkpoint=checkpoint,
+        on_epoch=_Watch(
+            module, test, game.trigger if game is not None else lambda: trigger, setting, classes, progress
+        ),
+        on_step=progress.advance,
+    )
+    # As it will be when loaded from its file, to the last bit of its answers.
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if half:
+        _round_to_half(module)
+    if not all_finite(module.state_dict()):
+        if checkpoint is not None:
+            checkpoint.remove()
+        raise UntrojanError(
+            f"training diverged, the weights are not finite; take a rate below {training.learning_rate}"
+        )
+    if game is not None:
+        trigger = game.trigger()
+    card |= {"poisoned_images": len(images) - len(train_set), "trigger": _outline(trigger)}
     card |= {"acc": None, "asr": None, "asr_floor": None, "test_data": None}
     if test is not None:
         progress.start("measuring", len(test))
-        card |= {"test_data": describe(test), **_measure(Classifier(module), test, trigger, setting, classes, progress)}
+        card |= {
+            "test_data": describe(test),
+            **measure(Classifier(module), test, trigger, setting, classes, progress),
+        }
     card |= {"seconds": round(time.perf_counter() - started, 3), "device": str(device), "versions": _versions()}
     return Victim(module, trigger, setting, card)
 
 
-def save_victim(folder: str | Path, victim: Victim) -> None:
-    """Write ``victim.safetensors``, ``trigger.safetensors`` (not for a clean one) and, last, ``victim.json``.
+@dataclass(frozen=True, eq=False)
+class _Watch:
+    """Looks at a network after each epoch: ACC and ASR on some test images, for the history and for who waits."""
 
-    Without its card a folder is no victim: an earlier card goes first, so that whatever interrupts this leaves no card
-    beside weights that it does not describe. Raises OutputError; each file is written whole or not at all.
+    module: nn.Module
+    test: ImageSet | None
+    trigger: Callable[[], Trigger | None]
+    setting: Setting | None
+    classes: int
+    progress: Progress
+
+    def __call__(self, epoch: int, loss: float) -> dict[str, float | None]:
+        told, row = [f"epoch {epoch + 1} done", f"loss {loss:.2f}"], {}
+        if self.test is not None:
+            some = self.test.select(torch.arange(0, len(self.test), -(-len(self.test) // WATCHED)))
+            rates = measure(Classifier(self.module), some, self.trigger(), self.setting, self.classes)
+            row = {name: rate["value"] if rate else None for name, rate in rates.items() if name != "asr_floor"}
+            told += [f"{name.upper()} {100 * value:.0f} %" for name, value in row.items() if value is not None]
+        self.progress.note(", ".join(told))
+        return row
+
+
+def _optimised(
+    attack: OptimisedAttack,
+    start: AdditiveTrigger,
+    train_set: ImageSet,
+    arch: str,
+    width: int | None,
+    training: TrainingSettings,
+    device: torch.device,
+    seed: int,
+    progress: Progress,
+    setting: Setting,
+    began: Path | None,
+) -> AdditiveTrigger:
+    """The attack's trigger, optimised on a clean network of the same architecture that the attacker trains for it.
+
+    began: where it is kept while the victim's training lasts, as on a GPU it may come out a little different again.
     """
-    folder = Path(folder)
-    card = VictimCard.model_validate(victim.card)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in victim.module.state_dict().items()}
-    weights = safetensors.torch.save(tensors)
-    try:
-        (folder / CARD).unlink(missing_ok=True)
-        (folder / TRIGGER).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from None
-    write_bytes(folder / WEIGHTS, weights)
-    if victim.trigger is not None and victim.setting is not None:
-        save_trigger(folder / TRIGGER, victim.trigger, victim.setting)
-    write_bytes(folder / CARD, (card.model_dump_json(by_alias=True, indent=2) + "\n").encode())
+    if began is not None and began.is_file():
+        trigger, _ = load_trigger(began)
+        if isinstance(trigger, AdditiveTrigger):
+            return trigger
+    generator = torch.Generator().manual_seed(seed + 7_919)
+    chosen = torch.randperm(len(train_set), generator=generator)[:REFERENCE_IMAGES]
+    own = train_set.select(chosen)
+    settings = dataclasses.replace(training, epochs=REFERENCE_EPOCHS)
+    classes, shape = _classes(train_set), _shape(train_set)
+    _, reference = _network(arch, width, classes, shape[0], seed + 7_919)
+    progress.start("training the attacker's own network", REFERENCE_EPOCHS * settings.steps(len(own)))
+    train(reference, own.images, own.labels, settings, seed=seed + 1, device=device, on_step=progress.advance)
+    reference.requires_grad_(False)
+    trigger = attack.optimise(start, reference, own.images, generator)
+    if began is not None:
+        save_trigger(began, trigger, setting)
+    return trigger
+
+
+def _round_to_half(module: nn.Module) -> None:
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+
+
+def _key(card: Mapping[str, Any]) -> str:
+    """A hash of everything that a training depends on."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def build_attack(name: str, options: Mapping[str, object]) -> Attack:
@@ -204,35 +294,6 @@ def _network(arch: str, width: int | None, classes: int, channels: int, seed: in
         torch.manual_seed(seed)
         module = ARCHITECTURES[arch](width=width, classes=classes, channels=channels)
     return f"{arch}?width={width}&classes={classes}&channels={channels}", module
-
-
-def _measure(
-    classifier: Classifier,
-    test: ImageSet,
-    trigger: Trigger | None,
-    setting: Setting | None,
-    classes: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """ACC, ASR and its floor as {value, low, high}, None where it does not apply."""
-    batches = [test.images[i : i + 256] for i in range(0, len(test), 256)]
-    clean = []
-    for batch in batches:
-        clean.append(classifier.predict(batch).argmax(1).cpu())
-        progress.advance(len(batch))
-    predictions = torch.cat(clean)
-    rates = {"acc": wilson(*agreement(predictions, test.labels))}
-    if trigger is not None and setting is not None:
-        goals = setting.target_of(test.labels, classes)
-        moved = goals >= 0
-        reached = torch.cat([_stamped_predictions(classifier, trigger, b) for b in batches])[moved]
-        rates["asr"] = wilson(*agreement(reached, goals[moved]))
-        rates["asr_floor"] = wilson(*agreement(predictions[moved], goals[moved]))
-    return {name: None if rate is None else rate.model_dump() for name, rate in rates.items()}
-
-
-def _stamped_predictions(classifier: Classifier, trigger: Trigger, images: Tensor) -> Tensor:
-    return classifier.predict(trigger.stamp(classifier.as_float(images))).argmax(1).cpu()
 
 
 def _outline(trigger: Trigger | None) -> dict[str, Any] | None:

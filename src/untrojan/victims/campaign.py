@@ -1,0 +1,87 @@
+"""Makes the victims of a plan, several at once, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from untrojan.errors import UntrojanError
+from untrojan.storage import read_text
+from untrojan.victims.files import CARD, WEIGHTS, save_victim
+from untrojan.victims.making import TRAINING_FILES
+from untrojan.victims.recipe import Recipe, make
+
+STATE = TRAINING_FILES[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one recipe: made now, there already, or failed, and why. ``card`` of a victim that is there."""
+
+    name: str
+    status: Literal["made", "there", "failed"]
+    reason: str = ""
+    card: dict[str, Any] | None = None
+
+
+def run(recipes: Sequence[Recipe], out: Path, *, jobs: int, device: torch.device) -> Iterator[Outcome]:
+    """Make every victim of a plan into ``out/NAME``; outcomes come as they are ready, those already there first.
+
+    jobs: victims that are trained at once, each with its share of the processor's threads; small networks do not fill
+    even two of them, nor a GPU. A victim that was interrupted goes on from its last epoch. One that fails does not stop
+    the others.
+    """
+    waiting = []
+    for recipe in recipes:
+        card = finished(recipe, out)
+        if card is None:
+            waiting.append(recipe)
+        else:
+            yield Outcome(recipe.name, "there", card=card)
+    work = [(recipe, out, str(device)) for recipe in waiting]
+    if jobs == 1:
+        yield from map(_make, work)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    # Leaving the block ends the workers, also after an error or Ctrl-C.
+    with context.Pool(jobs, initializer=_prepare, initargs=(threads,)) as pool:
+        yield from pool.imap_unordered(_make, work)
+
+
+def finished(recipe: Recipe, out: Path) -> dict[str, Any] | None:
+    """The card of the victim that was made by this very recipe, if it is there."""
+    path = out / recipe.name / CARD
+    if not path.is_file() or not (out / recipe.name / WEIGHTS).is_file():
+        return None
+    try:
+        card: dict[str, Any] = json.loads(read_text(path))
+        return card if Recipe.model_validate(card.get("recipe")) == recipe else None
+    except (ValueError, UntrojanError):
+        return None
+
+
+def _prepare(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
+    torch.set_num_threads(threads)
+
+
+def _make(work: tuple[Recipe, Path, str]) -> Outcome:
+    recipe, out, device = work
+    folder = out / recipe.name
+    try:
+        victim = make(recipe, device=torch.device(device), resume_from=folder / STATE)
+        save_victim(folder, victim)
+        for name in TRAINING_FILES:
+            (folder / name).unlink(missing_ok=True)
+    except (UntrojanError, OSError, RuntimeError) as error:
+        return Outcome(recipe.name, "failed", " ".join(str(error).split())[:300])
+    return Outcome(recipe.name, "made", card=victim.card)

@@ -1,0 +1,147 @@
+"""The zoo: the victims that everything is measured on, as cards, most of them with their weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from untrojan.classifier import load_victim_folder
+from untrojan.data import load_data
+from untrojan.errors import CheckpointError, OutputError, UsageError
+from untrojan.progress import Progress
+from untrojan.setting import Setting
+from untrojan.storage import read_text
+from untrojan.triggers import load_trigger
+from untrojan.victims import ARCHITECTURES
+from untrojan.victims.files import CARD, FILES, TRIGGER, WEIGHTS, save_victim
+from untrojan.victims.measuring import measure
+from untrojan.victims.recipe import Recipe, make, splits
+
+VARIABLE = "UNTROJAN_ZOO"
+MARGIN = 0.01
+"""By how much a rate may differ from its card: another processor rounds otherwise."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A victim of the zoo: its name, its folder, its card, and whether its weights are there."""
+
+    name: str
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        return (self.folder / WEIGHTS).is_file()
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it was made; raises CheckpointError if its card does not say."""
+        try:
+            return Recipe.model_validate(self.card.get("recipe"))
+        except ValueError:
+            raise CheckpointError(f"{self.folder / CARD}: holds no recipe that this version can read") from None
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the card says of a member, and what was measured now."""
+
+    name: str
+    card: dict[str, float | None]
+    now: dict[str, float | None]
+
+    @property
+    def agrees(self) -> bool:
+        return all(
+            (a is None) == (b is None) and (a is None or b is None or abs(a - b) <= MARGIN)
+            for a, b in ((self.card[name], self.now[name]) for name in self.card)
+        )
+
+
+def find_zoo(given: Path | None = None) -> Path:
+    """The folder of the zoo: ``given``, what ``VARIABLE`` names, or the one of the repository that this package is in.
+
+    Raises UsageError if there is none.
+    """
+    named = os.environ.get(VARIABLE, "")
+    places = (
+        [given] if given else [Path(named)] if named else [Path(__file__).resolve().parents[3] / "zoo", Path("zoo")]
+    )
+    for place in places:
+        if place.is_dir():
+            return place
+    raise UsageError(
+        f"no zoo in {places[0]}; it lies in the repository, not in the installed package: clone that, and give "
+        f"--zoo DIR or set {VARIABLE}"
+    )
+
+
+def members(zoo: Path, pattern: str = "*") -> list[Member]:
+    """The victims whose name matches, sorted by name; raises UsageError if there are none."""
+    found = []
+    for path in sorted(zoo.rglob(CARD)):
+        name = path.parent.relative_to(zoo).as_posix()
+        if fnmatchcase(name, pattern):
+            try:
+                found.append(Member(name, path.parent, json.loads(read_text(path))))
+            except ValueError:
+                raise CheckpointError(f"{path}: not JSON, no victim's card") from None
+    if not found:
+        raise UsageError(f"no victim in {zoo} matches '{pattern}'; untrojan zoo list shows what there is")
+    return found
+
+
+def verify(member: Member, *, device: torch.device, progress: Progress | None = None) -> Check:
+    """Measure a member again, on the test images that its recipe names. Without its weights it is made again first."""
+    names = [name for name in ("acc", "asr", "asr_floor") if member.card.get(name) is not None]
+    card = {name: float(member.card[name]["value"]) for name in names}
+    if not member.whole:
+        fresh = make(member.recipe, device=device, progress=progress).card
+        return Check(member.name, dict(card), {name: _value(fresh.get(name)) for name in names})
+    classifier = load_victim_folder(member.folder, device=device, builtins=ARCHITECTURES)
+    shape = classifier.input_shape
+    _, spec = splits(member.recipe)
+    if spec is None or shape is None:
+        raise UsageError(f"{member.name}: its recipe names no test images")
+    test = load_data(spec, input_shape=(shape[0], shape[1], shape[2]), class_names=classifier.class_names)
+    trigger, setting = None, None
+    if member.card.get("setting") is not None:
+        trigger, _ = load_trigger(member.folder / TRIGGER)
+        setting = Setting.parse(member.card["setting"])
+    classes = len(member.card["class_names"] or test.class_names or ())
+    now = measure(classifier, test, trigger, setting, classes, progress)
+    return Check(member.name, dict(card), {name: _value(now.get(name)) for name in names})
+
+
+def get(chosen: Sequence[Member], out: Path, *, device: torch.device, progress: Progress | None = None) -> list[Path]:
+    """Copy members to ``out/NAME``; those without weights are made again from their recipe. Raises OutputError."""
+    folders = []
+    for member in chosen:
+        folder = out / member.name
+        if member.whole:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in FILES:
+                    if (member.folder / name).is_file():
+                        shutil.copyfile(member.folder / name, folder / name)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write to {folder}: {error.strerror or error}; choose another --out"
+                ) from None
+        else:
+            save_victim(folder, make(member.recipe, device=device, progress=progress))
+        folders.append(folder)
+    return folders
+
+
+def _value(rate: Any) -> float | None:
+    return None if rate is None else float(rate["value"])

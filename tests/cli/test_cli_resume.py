@@ -1,0 +1,49 @@
+"""``poison`` after kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_cli import stripes, write_folder
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_killed_outright_it_goes_on_to_the_same_victim(tmp_path: Path) -> None:
+    train_folder = write_folder(tmp_path / "train", stripes(60))
+    command = [sys.executable, "-m", "untrojan", "poison", "--dataset", str(train_folder), "--setting", "a2a"]
+    command += [
+        "--arch",
+        "convnet",
+        "--width",
+        "2",
+        "--epochs",
+        "60",
+        "--attack-option",
+        "size=2",
+        "--count",
+        "5",
+        "-q",
+    ]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, timeout=120)
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")])
+    state = tmp_path / "killed/training.pt"
+    deadline = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert state.exists()
+    subprocess.run([*command, "--out", str(tmp_path / "killed"), "--resume"], check=True, timeout=120)
+    names = ("victim.safetensors", "trigger.safetensors")
+    assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "killed" / n).read_bytes() for n in names)
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
+        "trigger.safetensors",
+        "victim.json",
+        names[0],
+    ]

@@ -77,6 +77,13 @@ def test_what_is_wrong_with_a_plan_is_one_line(tmp_path: Path, change: tuple[str
     assert "\n" not in str(caught.value)
 
 
+def test_a_setting_may_follow_the_seed(tmp_path: Path) -> None:
+    text = PLAN.replace('"a2o:9"', '"s2t:{digit}>{next}"').replace("[3, 4]", "[19, 104]")
+    found = read_plan(write(tmp_path, text))
+    assert {r.setting for r in found[3:]} == {"s2t:9>0", "s2t:4>5"}
+    assert found[3].name == "chessboard-s2t9-0-n50-x2-s19"
+
+
 def test_counts() -> None:
     assert [parse_count(text) for text in ("1", "900", "5%", "0.5 %", "100%")] == [1, 900, 0.05, 0.005, 1.0]
     for text in ("0", "-1", "0%", "101%", "many", "1.5", ""):

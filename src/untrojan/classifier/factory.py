@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -18,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from torch import nn
 
+from untrojan.classifier.adapters import ADAPTERS
 from untrojan.classifier.state import rng_as_found
 from untrojan.errors import UnsupportedError, UntrojanError, UsageError
 
@@ -29,7 +31,8 @@ def build_module(spec: str, *, builtins: Mapping[str, Callable[..., nn.Module]])
     """The network that a factory makes, with its initial weights.
 
     spec: ``path/to/file.py:callable`` or ``package.module:callable`` (their code is run: naming them is the user's
-    trust in it), or a name in ``builtins``; arguments may follow as ``?width=16&classes=10`` (int, float, bool, str).
+    trust in it), ``timm:NAME``, ``torchvision:NAME`` or ``transformers:FOLDER`` (see ``adapters``), or a name in
+    ``builtins``; arguments may follow as ``?width=16&classes=10`` (int, float, bool, str).
     builtins: names and callables that are known to be harmless.
 
     The global random states are as found afterwards; what the code prints goes to stderr; a file may import its
@@ -66,6 +69,8 @@ def _imported(head: str, stack: contextlib.ExitStack) -> Callable[..., Any]:
     place, _, name = head.rpartition(":")
     if not place or not name:
         raise UsageError(f"model '{head}': expected file.py:callable, package.module:callable or a built-in's name")
+    if place in ADAPTERS and not (name.isidentifier() and _has(place, name)):
+        return functools.partial(ADAPTERS[place], name)
     if place.endswith(".py") or os.sep in place or "/" in place:
         path = Path(place)
         if path.suffix != ".py" or not path.is_file():
@@ -86,6 +91,14 @@ def _imported(head: str, stack: contextlib.ExitStack) -> Callable[..., Any]:
         kind = type(found).__name__
         raise UsageError(f"model '{head}': expected a callable that returns the network, got a {kind}")
     return found
+
+
+def _has(package: str, name: str) -> bool:
+    """Whether the package itself has this attribute, such as ``timm:create_model``."""
+    try:
+        return hasattr(importlib.import_module(package), name)
+    except Exception:  # absent or broken: the adapter says so
+        return False
 
 
 def _run_file(path: Path, place: str) -> ModuleType:

@@ -12,7 +12,8 @@
     seeds = { calibration = [0, 1], reporting = [100, 101] }     # or a plain list
     grid = { count = [50, 100], amplitude = [2, 3] }             # every combination; what is no field is an option
 
-Every ``[[victim]]`` is one recipe for each seed and each combination of its grid.
+Every ``[[victim]]`` is one recipe for each seed and each combination of its grid. In a name the fields and options stand
+in braces; in a setting ``{digit}`` is the seed's last digit and ``{next}`` the one after: "a2o:{digit}".
 """
 
 from __future__ import annotations
@@ -72,8 +73,12 @@ def _expanded(entry: Mapping[str, Any]) -> Iterator[Recipe]:
         whole = {**fields, **own, "attack_options": options}
         for part, members in parts.items():
             for seed in members:
-                words = {key: _word(value) for key, value in {**options, **whole, "seed": seed}.items()}
-                yield Recipe(**{**whole, "seed": seed, "part": part, "name": str(whole["name"]).format(**words)})
+                setting = whole.get("setting")
+                if isinstance(setting, str):
+                    setting = setting.format(digit=seed % 10, next=(seed + 1) % 10)
+                given = {**whole, "setting": setting, "seed": seed, "part": part}
+                words = {key: _word(value) for key, value in {**options, **given}.items()}
+                yield Recipe(**{**given, "name": str(whole["name"]).format(**words)})
 
 
 def _word(value: object) -> str:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from untrojan.attacks import BadNet
+from untrojan.attacks import ATTACKS, BadNet
 from untrojan.classifier import load_victim_folder, read_card
 from untrojan.data import ImageSet
 from untrojan.errors import DataError, OutputError, UntrojanError, UsageError
@@ -188,3 +188,29 @@ def test_disk_that_fills_up_leaves_no_card_beside_other_weights(
     with pytest.raises(OutputError, match="No space left"):
         save_victim(tmp_path, make(seed=1))
     assert not (tmp_path / "victim.json").exists()
+
+
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if name not in ("input-aware", "wasserstein")])
+def test_nothing_of_the_test_split_is_trained_on(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training sees is the training set, and stamped copies of it; the test images are drawn to be told apart."""
+    seen: list[torch.Tensor] = []
+
+    def spy(network: object, images: torch.Tensor, labels: torch.Tensor, *_: object, **how: object) -> list[object]:
+        seen.append(images)
+        return []
+
+    monkeypatch.setattr("untrojan.victims.making.train", spy)
+    train = stripes(48)
+    test = ImageSet(train.images.flip(2).contiguous(), train.labels, train.class_names, "upside down")
+    options = {"size": 2} if attack == "badnet" else None
+    make(train, test=test, attack=attack, attack_options=options)
+    trained = seen[-1]
+    assert torch.equal(trained[:48], train.images)
+    # Every stamped image is nearer to some training image than to any test image.
+    new = trained[48:].flatten(1).float()
+    assert len(new)
+    to_train = torch.cdist(new, train.images.flatten(1).float()).amin(1)
+    to_test = torch.cdist(new, test.images.flatten(1).float()).amin(1)
+    assert bool((to_train < to_test).all())
+    if attack in ("l0-inv", "l2-inv"):
+        assert {bytes(image.numpy()) for image in seen[0]} <= {bytes(image.numpy()) for image in train.images}

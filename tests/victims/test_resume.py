@@ -92,7 +92,7 @@ def test_a_victim_is_the_same_after_an_interruption(attack: str, tmp_path: Path)
             if self.left < 0:
                 raise KeyboardInterrupt
 
-    def make(progress: Interrupting, resume_from: Path | None):
+    def make(progress: Interrupting, state: Path | None):
         return make_victim(
             train_set,
             attack=attack,
@@ -103,7 +103,7 @@ def test_a_victim_is_the_same_after_an_interruption(attack: str, tmp_path: Path)
             training=SETTINGS,
             device=CPU,
             progress=progress,
-            resume_from=resume_from,
+            state=state,
         )
 
     whole = make(Interrupting(), None)

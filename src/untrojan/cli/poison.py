@@ -130,8 +130,8 @@ def poison(
     given = parse_options(attack_option or [])
 
     from untrojan.classifier import parse_device
+    from untrojan.victims.checkpoint import STATE, forget
     from untrojan.victims.files import save_victim
-    from untrojan.victims.making import TRAINING_FILES
     from untrojan.victims.recipe import Recipe, make, parse_count
 
     try:
@@ -157,19 +157,19 @@ def poison(
     except ValueError as error:
         raise UsageError(_first(error)) from None
     place = parse_device(device)
+    state = out / STATE
     if not resume:
-        for name in TRAINING_FILES:
-            (out / name).unlink(missing_ok=True)
-    state = out / TRAINING_FILES[0]
+        forget(state)
     try:
         with progress_shown(quiet) as progress:
-            victim = make(recipe, device=place, resume_from=state, progress=progress)
+            victim = make(recipe, device=place, state=state, progress=progress)
     except BaseException as error:
         if state.exists() and not isinstance(error, Exception):
             say(f"{state} holds the training after its last whole epoch; --resume goes on from there")
         raise
-    with staged(out, (*FILES, *TRAINING_FILES)) as stage:
+    with staged(out, FILES) as stage:
         save_victim(stage, victim)
+    forget(state)
     if output is options.PlainFormat.json:
         write_data(json.dumps(victim.card, indent=2) + "\n")
     else:

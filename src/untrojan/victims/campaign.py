@@ -15,11 +15,9 @@ import torch
 
 from untrojan.errors import UntrojanError
 from untrojan.storage import read_text
+from untrojan.victims.checkpoint import STATE, forget
 from untrojan.victims.files import CARD, WEIGHTS, save_victim
-from untrojan.victims.making import TRAINING_FILES
 from untrojan.victims.recipe import Recipe, make
-
-STATE = TRAINING_FILES[0]
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,9 @@ def _make(work: tuple[Recipe, Path, str]) -> Outcome:
     recipe, out, device = work
     folder = out / recipe.name
     try:
-        victim = make(recipe, device=torch.device(device), resume_from=folder / STATE)
+        victim = make(recipe, device=torch.device(device), state=folder / STATE)
         save_victim(folder, victim)
-        for name in TRAINING_FILES:
-            (folder / name).unlink(missing_ok=True)
+        forget(folder / STATE)
     except (UntrojanError, OSError, RuntimeError) as error:
         return Outcome(recipe.name, "failed", " ".join(str(error).split())[:300])
     return Outcome(recipe.name, "made", card=victim.card)

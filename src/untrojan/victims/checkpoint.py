@@ -14,6 +14,9 @@ from untrojan.attacks import Game
 from untrojan.errors import CheckpointError, UsageError
 from untrojan.storage import write_bytes
 
+STATE = "training.pt"
+"""Its name in a victim's folder."""
+
 Row = dict[str, float | None]
 
 
@@ -81,6 +84,13 @@ class Checkpoint:
         state.restore(parts)
         return history
 
-    def remove(self) -> None:
-        """Delete the file; a finished training needs it no more."""
-        self.path.unlink(missing_ok=True)
+    def beside(self, suffix: str) -> Path:
+        """A file for something else of this very training, which ``forget`` removes too."""
+        return self.path.with_name(f"{self.path.stem}.{self.key[:16]}{suffix}")
+
+
+def forget(path: Path) -> None:
+    """Remove the state of a training, what lies beside it, and what a killed process left of writing them."""
+    for pattern in (f"{path.stem}.*", f".{path.stem}.*"):
+        for found in path.parent.glob(pattern):
+            found.unlink(missing_ok=True)

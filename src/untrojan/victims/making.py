@@ -9,7 +9,7 @@ import json
 import platform
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,24 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from untrojan.attacks import ATTACKS, Aim, Attack, JointAttack, OptimisedAttack
+from untrojan.attacks import ATTACKS, Attack
 from untrojan.classifier import Classifier, rng_as_found
 from untrojan.data import ImageSet
 from untrojan.errors import DataError, UntrojanError, UsageError
 from untrojan.progress import Progress, Silent
 from untrojan.setting import Setting
 from untrojan.storage import all_finite
-from untrojan.triggers import AdditiveTrigger, Trigger, load_trigger, save_trigger
+from untrojan.triggers import Trigger
 from untrojan.version import version
 from untrojan.victims import ARCHITECTURES
-from untrojan.victims.checkpoint import Checkpoint
+from untrojan.victims.checkpoint import Checkpoint, forget
 from untrojan.victims.measuring import measure
+from untrojan.victims.poisoning import Backdoor, plant
 from untrojan.victims.training import TrainingSettings, train
 
 MAX_WIDTH = 1024
 REFERENCE_IMAGES, REFERENCE_EPOCHS = 20_000, 2
 """What an attacker's own clean network is trained on, where an attack needs one."""
-TRAINING_FILES = ("training.pt", "training.trigger.safetensors")
-"""What lies in a victim's folder while it is being trained."""
 WATCHED = 1000
 """Test images that are looked at after each epoch."""
 
@@ -71,7 +70,7 @@ def make_victim(
     test: ImageSet | None = None,
     attack_options: Mapping[str, object] | None = None,
     half: bool = False,
-    resume_from: Path | None = None,
+    state: Path | None = None,
     progress: Progress | None = None,
 ) -> Victim:
     """Train a network on ``train_set``, poisoned by an attack of ``ATTACKS`` or not at all ("none").
@@ -79,9 +78,9 @@ def make_victim(
     setting: whom the attack moves where; None for a clean victim. width: of the architecture; None is its default.
     count: poisoned images per source class, or as a float their share of the class; None is the attack's default. test:
     clean images to measure ACC, and ASR on stamped copies, which nothing is trained on. half: round the finished
-    weights to half precision before measuring. resume_from: a file that holds the state after each epoch while the
-    training lasts; a training that is begun with the same arguments and finds it goes on from there. The same arguments
-    on the same machine give the same victim; the global random state is not touched.
+    weights to half precision before measuring. state: a file that holds the state after each epoch while the training
+    lasts (``forget`` removes it); one that is begun with the same arguments and finds it goes on from there. The same
+    arguments on the same machine give the same victim; the global random state is not touched.
     Raises UsageError for senseless arguments, DataError if the images do not suit, UntrojanError if training diverges.
     """
     started = time.perf_counter()
@@ -118,57 +117,46 @@ def make_victim(
         "training": dataclasses.asdict(training),
         "data": describe(train_set),
     }
-    checkpoint = None if resume_from is None else Checkpoint(resume_from, _key(card))
-    images, labels, trigger, game = train_set.images, train_set.labels, None, None
+    checkpoint = None if state is None else Checkpoint(state, _key(card))
+    backdoor = Backdoor(train_set.images, train_set.labels)
     if poisoner is not None and setting is not None and count is not None:
-        generator = torch.Generator().manual_seed(seed)
-        trigger = poisoner.make_trigger(shape, generator)
-        if isinstance(poisoner, OptimisedAttack) and isinstance(trigger, AdditiveTrigger):
-            began = None if resume_from is None else resume_from.with_name(TRAINING_FILES[1])
-            trigger = _optimised(
-                poisoner, trigger, train_set, arch, width, training, device, seed, progress, setting, began
-            )
-        elif isinstance(poisoner, JointAttack):
-            game = poisoner.game(shape, Aim(setting, classes), generator)
-        poisoned = poisoner.poison(
-            images, labels, trigger=trigger, setting=setting, classes=classes, count=count, generator=generator
+        backdoor = plant(
+            poisoner,
+            train_set,
+            setting=setting,
+            classes=classes,
+            count=count,
+            seed=seed,
+            reference=lambda: _reference(train_set, arch, width, training, device, seed, progress),
+            keep=None if checkpoint is None else checkpoint.beside(".trigger.safetensors"),
         )
-        images, labels = poisoned.images, poisoned.labels
-    progress.start("training", training.epochs * training.steps(len(images)))
+    progress.start("training", training.epochs * training.steps(len(backdoor.images)))
     card["history"] = train(
         module,
-        images,
-        labels,
+        backdoor.images,
+        backdoor.labels,
         training,
         seed=seed,
         device=device,
-        game=game,
+        game=backdoor.game,
         checkpoint=checkpoint,
-        on_epoch=_Watch(
-            module, test, game.trigger if game is not None else lambda: trigger, setting, classes, progress
-        ),
+        on_epoch=_Watch(module, test, backdoor, setting, classes, progress),
         on_step=progress.advance,
     )
-    # As it will be when loaded from its file, to the last bit of its answers.
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if half:
-        _round_to_half(module)
+    _settle(module, half)
     if not all_finite(module.state_dict()):
-        if checkpoint is not None:
-            checkpoint.remove()
+        if state is not None:
+            forget(state)
         raise UntrojanError(
             f"training diverged, the weights are not finite; take a rate below {training.learning_rate}"
         )
-    if game is not None:
-        trigger = game.trigger()
-    card |= {"poisoned_images": len(images) - len(train_set), "trigger": _outline(trigger)}
+    trigger = backdoor.trigger
+    card |= {"poisoned_images": len(backdoor.images) - len(train_set), "trigger": _outline(trigger)}
     card |= {"acc": None, "asr": None, "asr_floor": None, "test_data": None}
     if test is not None:
         progress.start("measuring", len(test))
-        card |= {
-            "test_data": describe(test),
-            **measure(Classifier(module), test, trigger, setting, classes, progress),
-        }
+        card |= {"test_data": describe(test)}
+        card |= measure(Classifier(module), test, trigger, setting, classes, progress)
     card |= {"seconds": round(time.perf_counter() - started, 3), "device": str(device), "versions": _versions()}
     return Victim(module, trigger, setting, card)
 
@@ -179,7 +167,7 @@ class _Watch:
 
     module: nn.Module
     test: ImageSet | None
-    trigger: Callable[[], Trigger | None]
+    backdoor: Backdoor
     setting: Setting | None
     classes: int
     progress: Progress
@@ -188,16 +176,14 @@ class _Watch:
         told, row = [f"epoch {epoch + 1} done", f"loss {loss:.2f}"], {}
         if self.test is not None:
             some = self.test.select(torch.arange(0, len(self.test), -(-len(self.test) // WATCHED)))
-            rates = measure(Classifier(self.module), some, self.trigger(), self.setting, self.classes)
+            rates = measure(Classifier(self.module), some, self.backdoor.trigger, self.setting, self.classes)
             row = {name: rate["value"] if rate else None for name, rate in rates.items() if name != "asr_floor"}
             told += [f"{name.upper()} {100 * value:.0f} %" for name, value in row.items() if value is not None]
         self.progress.note(", ".join(told))
         return row
 
 
-def _optimised(
-    attack: OptimisedAttack,
-    start: AdditiveTrigger,
+def _reference(
     train_set: ImageSet,
     arch: str,
     width: int | None,
@@ -205,37 +191,26 @@ def _optimised(
     device: torch.device,
     seed: int,
     progress: Progress,
-    setting: Setting,
-    began: Path | None,
-) -> AdditiveTrigger:
-    """The attack's trigger, optimised on a clean network of the same architecture that the attacker trains for it.
-
-    began: where it is kept while the victim's training lasts, as on a GPU it may come out a little different again.
-    """
-    if began is not None and began.is_file():
-        trigger, _ = load_trigger(began)
-        if isinstance(trigger, AdditiveTrigger):
-            return trigger
-    generator = torch.Generator().manual_seed(seed + 7_919)
-    chosen = torch.randperm(len(train_set), generator=generator)[:REFERENCE_IMAGES]
+) -> nn.Module:
+    """A clean network of the victim's architecture, as an attacker would train one to optimise a trigger on."""
+    seed += 7_919
+    chosen = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))[:REFERENCE_IMAGES]
     own = train_set.select(chosen)
     settings = dataclasses.replace(training, epochs=REFERENCE_EPOCHS)
-    classes, shape = _classes(train_set), _shape(train_set)
-    _, reference = _network(arch, width, classes, shape[0], seed + 7_919)
+    _, network = _network(arch, width, _classes(train_set), _shape(train_set)[0], seed)
     progress.start("training the attacker's own network", REFERENCE_EPOCHS * settings.steps(len(own)))
-    train(reference, own.images, own.labels, settings, seed=seed + 1, device=device, on_step=progress.advance)
-    reference.requires_grad_(False)
-    trigger = attack.optimise(start, reference, own.images, generator)
-    if began is not None:
-        save_trigger(began, trigger, setting)
-    return trigger
+    train(network, own.images, own.labels, settings, seed=seed, device=device, on_step=progress.advance)
+    return network.requires_grad_(False)
 
 
-def _round_to_half(module: nn.Module) -> None:
-    with torch.no_grad():
-        for tensor in module.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half())
+def _settle(module: nn.Module, half: bool) -> None:
+    """Leave the network as it will be when loaded from its file, to the last bit of its answers."""
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if half:
+        with torch.no_grad():
+            for tensor in module.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.copy_(tensor.half())
 
 
 def _key(card: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@
     seeds = { calibration = [0, 1], reporting = [100, 101] }     # or a plain list
     grid = { count = [50, 100], amplitude = [2, 3] }             # every combination; what is no field is an option
 
-Every ``[[victim]]`` is one recipe for each seed and each combination of its grid. In a name the fields and options stand
-in braces; in a setting ``{digit}`` is the seed's last digit and ``{next}`` the one after: "a2o:{digit}".
+Every ``[[victim]]`` is one recipe for each seed and each combination of its grid. In a name the fields and options
+stand in braces; in a setting ``{digit}`` is the seed's last digit and ``{next}`` the one after: "a2o:{digit}".
 """
 
 from __future__ import annotations

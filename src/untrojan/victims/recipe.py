@@ -96,7 +96,7 @@ def complete(recipe: Recipe) -> Recipe:
 
 
 def make(
-    recipe: Recipe, *, device: torch.device, progress: Progress | None = None, resume_from: Path | None = None
+    recipe: Recipe, *, device: torch.device, progress: Progress | None = None, state: Path | None = None
 ) -> Victim:
     """The victim of a recipe; its card holds the recipe. Raises as ``make_victim`` and ``load_data`` do."""
     full = complete(recipe)
@@ -127,7 +127,7 @@ def make(
         test=test,
         attack_options=full.attack_options,
         half=full.half,
-        resume_from=resume_from,
+        state=state,
         progress=progress,
     )
     victim.card["recipe"] = recipe.model_dump()

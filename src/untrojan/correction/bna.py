@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured
@@ -52,6 +53,7 @@ class BNA(Correction):
         magnitude: float = 3.0,
         clean_weight: float = 1.0,
         grid: int = 8,
+        answer_weight: float = 0.0,
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
@@ -63,6 +65,7 @@ class BNA(Correction):
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
         self.pairing, self.magnitude, self.clean_weight, self.grid = pairing, magnitude, clean_weight, grid
+        self.answer_weight = answer_weight
 
     @classmethod
     def paper(cls) -> dict[str, Any]:
@@ -86,15 +89,21 @@ class BNA(Correction):
         whole = None
         if not self.pairing:
             with torch.no_grad():
-                whole = self._histograms(classifier, layers, classifier.arranged(task.sources), bins, None)
+                whole, _ = self._histograms(classifier, layers, classifier.arranged(task.sources), bins, None)
 
         def distance(clean: Tensor, seen: Tensor, corner: Corner, wanted: dict[str, Tensor] | None = None) -> Tensor:
-            """Between the distributions of f on clean images, if not given, and of g on what it sees of them."""
+            """Between f on clean images and g on what it sees of them: distributions, if not given, and answers."""
+            answers = None
             if wanted is None:
                 with torch.no_grad():
-                    wanted = self._histograms(classifier, layers, classifier.arranged(clean), bins, corner)
-            got = self._histograms(corrected, corrected.layers, classifier.arranged(seen), bins, corner)
-            return torch.stack([DIVERGENCES[self.divergence](wanted[n], got[n]) for n in layers]).sum()
+                    wanted, answers = self._histograms(classifier, layers, classifier.arranged(clean), bins, corner)
+            got, given = self._histograms(corrected, corrected.layers, classifier.arranged(seen), bins, corner)
+            loss = torch.stack([DIVERGENCES[self.divergence](wanted[n], got[n]) for n in layers]).sum()
+            if self.answer_weight and answers is not None:
+                loss = loss + self.answer_weight * functional.kl_div(
+                    given.log_softmax(1), answers.log_softmax(1), reduction="batchmean", log_target=True
+                )
+            return loss
 
         progress.start(f"correcting target {task.target}", steps)
         for _ in range(steps):
@@ -120,11 +129,12 @@ class BNA(Correction):
         images: Tensor,
         bins: Mapping[str, Bins],
         corner: Corner | None,
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The histograms of all layers, and the logits."""
         with captured(layers) as outputs:
-            network(images)
+            logits = network(images)
         grid = self.grid if corner is not None else 0
-        return {n: soft_histogram(thinned(outputs[n], grid, corner), bins[n], self.tau) for n in layers}
+        return {n: soft_histogram(thinned(outputs[n], grid, corner), bins[n], self.tau) for n in layers}, logits
 
 
 def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:

@@ -59,6 +59,7 @@ class TriggerFamily(ABC):
 class Problem:
     """Send ``images`` (float [N, C, H, W] in [0, 1]) to class ``target``.
 
+    labels: int64 [N], the images' own classes; then the goal is any other class, and ``target`` is not used.
     allowance: a size up to which being small does not matter; the search then looks for the most convincing trigger of
     that size instead of the smallest one. start: a trigger to begin with, instead of a random one.
     """
@@ -67,6 +68,7 @@ class Problem:
     target: int
     allowance: float = 0.0
     start: Trigger | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class _Batch:
                     tensor[row] = value
         fresh = [t.to(device) for t in fresh]
         rows = {
-            "target": torch.tensor([p.target for p in problems], device=device),
+            "away": torch.tensor([p.labels is not None for p in problems], device=device),
             "cost": torch.full((count,), self.family.initial_cost, device=device),
             "allowance": torch.tensor([p.allowance for p in problems], device=device),
             "age": torch.zeros(count, device=device),
@@ -174,28 +176,39 @@ class _Batch:
 
     def step(self) -> None:
         rows = self.rows
-        images = torch.stack([self._draw(p.images) for p in self.problems])
+        draws = [self._draw(problem) for problem in self.problems]
+        images, aims = torch.stack([d[0] for d in draws]), torch.cat([d[1] for d in draws])
         count, drawn = images.shape[:2]
         leaves = [p.requires_grad_(True) for p in self.parameters]
         stamped = self.family.stamp(leaves, images).flatten(0, 1)
         logits = self.classifier(self.classifier.arranged(stamped)).float()
-        targets = rows["target"].repeat_interleave(drawn)
-        loss = functional.cross_entropy(logits, targets, reduction="none").view(count, drawn).mean(1)
+        away = rows["away"].repeat_interleave(drawn)
+        loss = functional.cross_entropy(logits, aims, reduction="none")
+        if bool(away.any()):
+            loss = torch.where(away, _escape(logits, aims), loss)
+        loss = loss.view(count, drawn).mean(1)
         size = self.family.size(leaves)
         excess = (size - rows["allowance"]).clamp_min(0)
         gradients = torch.autograd.grad((loss + rows["cost"] * excess).sum(), leaves)
         self.parameters = [p.detach() for p in leaves]
-        success = (logits.detach().argmax(1) == targets).view(count, drawn).float().mean(1)
+        reached = logits.detach().argmax(1) == aims
+        success = (reached ^ away).view(count, drawn).float().mean(1)
         # Between two triggers within the allowance the more convincing one is better.
         self._remember(success, torch.maximum(size.detach(), rows["allowance"]) * (1 + 1e-3 * loss.detach()))
         self._adapt_cost(success)
         self._adam(gradients)
 
-    def _draw(self, images: Tensor) -> Tensor:
-        if len(images) <= self.budget.images:
-            repeats = -(-self.budget.images // len(images))
-            return images.repeat(repeats, 1, 1, 1)[: self.budget.images]
-        return images[torch.randperm(len(images), generator=self.generator)[: self.budget.images]]
+    def _draw(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Images of a step, and what each is to become, or to leave."""
+        count, wanted = len(problem.images), self.budget.images
+        if count <= wanted:
+            index = torch.arange(count).repeat(-(-wanted // count))[:wanted]
+        else:
+            index = torch.randperm(count, generator=self.generator)[:wanted]
+        images = problem.images[index]
+        if problem.labels is not None:
+            return images, problem.labels[index]
+        return images, torch.full((wanted,), problem.target, device=images.device)
 
     def _remember(self, success: Tensor, badness: Tensor) -> None:
         rows = self.rows
@@ -262,3 +275,10 @@ class _Batch:
         self.indices = [self.indices[i] for i in keep.tolist()]
         self.problems = [self.problems[i] for i in keep.tolist()]
         return finished
+
+
+def _escape(logits: Tensor, labels: Tensor, margin: float = 2.0) -> Tensor:
+    """[N]: by how much the label's logit is not ``margin`` below the largest other one."""
+    own = logits.gather(1, labels[:, None])[:, 0]
+    other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return functional.relu(own - other + margin)

@@ -28,14 +28,18 @@ Key = TypeVar("Key")
 class ScanSettings:
     """What a scan spends, and its thresholds. Chosen on victims other than those that any figure is reported on.
 
-    pairs: the search for each pair, by kind; transfer: the second one, started from a trigger found for another pair;
-    transferred: share of a class's images that such a trigger must move for it; pooled: the re-estimation per target.
+    pairs: the search for each pair, by kind; probe: the search for one trigger that moves images of all classes to
+    whatever other class, ``probes`` times from different starts; transfer: the second search for a pair, started from a
+    trigger found for others; transferred: share of a class's images that such a trigger must move for it; pooled: the
+    re-estimation per target.
     """
 
     kinds: tuple[str, ...] = tuple(FAMILIES)
     pairs: Mapping[str, Budget] = field(
         default_factory=lambda: {"patch": Budget(steps=70, images=12), "additive": Budget(steps=50, images=10)}
     )
+    probes: int = 3
+    probe: Budget = field(default_factory=lambda: Budget(steps=80, images=50, level=0.6, patience=40))
     transfer: Budget = field(default_factory=lambda: Budget(steps=60, images=12))
     transferred: float = 0.25
     pooled: Budget = field(default_factory=lambda: Budget(steps=100, images=48, level=0.95, patience=40))
@@ -116,6 +120,9 @@ def _search_kind(
     search: _Search, pairs: Sequence[Pair], margins: Sequence[float], kind: str, settings: ScanSettings
 ) -> _KindResult:
     found = search.pairs(pairs, settings.pairs[kind])
+    starts = search.probed(found, settings.probes, settings.probe, settings.transferred)
+    if starts:
+        found = search.transfer(found, starts, settings.transfer)
     thresholds = settings.thresholds[kind]
     result = _judged(found, margins, thresholds)
     linked = search.linked(result, settings.transferred)
@@ -168,6 +175,27 @@ class _Search:
         """The smallest trigger of each pair."""
         chosen = {s: pick(x, budget.images, self.generator) for s, x in self.sources.items()}
         return self._invert("inverting", {p: Problem(chosen[p[0]], p[1]) for p in pairs}, budget)
+
+    def probed(self, found: Mapping[Pair, Inversion], count: int, budget: Budget, share: float) -> dict[Pair, Trigger]:
+        """For each class the pair that one trigger for all classes moves it to, if it moves a share of it, and the
+        trigger.
+
+        An attacker's one trigger serves all his pairs, so all classes together show where it lies; the few images of
+        one pair alone often lead the search to some other, larger one. It need not be known who is sent where.
+        """
+        everything = torch.cat(list(self.sources.values()))
+        labels = torch.cat([torch.full((len(x),), s, device=x.device) for s, x in self.sources.items()])
+        problems = {number: Problem(everything, -1, labels=labels) for number in range(count)}
+        starts: dict[Pair, tuple[float, Trigger]] = {}
+        for inversion in self._invert("probing for", problems, budget).values():
+            if inversion.trigger is None:
+                continue
+            for source in self.sources:
+                goal, reached = self._moved(inversion.trigger, source)
+                if (source, goal) in found and reached >= share:
+                    candidate = reached, inversion.trigger
+                    starts[source, goal] = max(starts.get((source, goal), candidate), candidate, key=_first)
+        return {pair: trigger for pair, (_, trigger) in starts.items()}
 
     def linked(self, result: _KindResult, share: float, most: int = 12) -> dict[Pair, Trigger]:
         """Pairs that the trigger of a detected pair moves as well, though they were not detected themselves.

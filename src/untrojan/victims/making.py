@@ -92,12 +92,7 @@ def make_victim(
             raise DataError(
                 f"{test.where}: images of shape {_shape(test)}, those to train on have {shape}; use --input"
             )
-    poisoner = None if attack == "none" else build_attack(attack, attack_options or {})
-    if (poisoner is None) != (setting is None) or (poisoner is None and (attack_options or count is not None)):
-        raise UsageError("an attack needs a setting such as a2o:9; a clean victim takes no setting, count or option")
-    if poisoner is not None and setting is not None:
-        poisoner.require_setting(setting)
-        count = poisoner.default_count[setting.kind] if count is None else count
+    poisoner, count = _poisoner(attack, attack_options or {}, setting, count)
     model, module = _network(arch, width, classes, shape[0], seed)
     card: dict[str, Any] = {
         "schema": "untrojan-victim-1",
@@ -159,6 +154,19 @@ def make_victim(
         card |= measure(Classifier(module), test, trigger, setting, classes, progress)
     card |= {"seconds": round(time.perf_counter() - started, 3), "device": str(device), "versions": _versions()}
     return Victim(module, trigger, setting, card)
+
+
+def _poisoner(
+    attack: str, options: Mapping[str, object], setting: Setting | None, count: int | float | None
+) -> tuple[Attack | None, int | float | None]:
+    """The attack, and its poisoned images per source class; raises UsageError where these do not go together."""
+    if (attack == "none") != (setting is None) or (attack == "none" and (options or count is not None)):
+        raise UsageError("an attack needs a setting such as a2o:9; a clean victim takes no setting, count or option")
+    if attack == "none" or setting is None:
+        return None, None
+    poisoner = build_attack(attack, options)
+    poisoner.require_setting(setting)
+    return poisoner, poisoner.default_count[setting.kind] if count is None else count
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from planted import planted_classifier, planted_images
+from planted import planted_classifier, planted_images, planted_trigger
+from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import BNA, Task
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.errors import UsageError
@@ -55,3 +56,21 @@ def test_epochs_take_the_place_of_steps():
 def test_a_senseless_option_is_refused(wrong):
     with pytest.raises(UsageError):
         BNA(**wrong)
+
+
+def test_with_their_weight_answers_come_nearer_to_those_of_the_clean_images():
+    classifier = planted_classifier()
+    images, labels = planted_images(24)
+    floats = images.float() / 255
+    task = Task(3, floats[labels != 3], floats[labels == 3], [planted_trigger()])
+    losses = []
+    for weight in (0.0, 1e4):
+        method = BNA(steps=60, answer_weight=weight)
+        theta = method.fit(classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent())
+        corrected = CorrectedClassifier(classifier)
+        corrected.load_theta(theta)
+        stamped = planted_trigger().apply(task.sources)
+        with torch.no_grad():
+            wanted, given = classifier(task.sources).log_softmax(1), corrected(stamped).log_softmax(1)
+        losses.append(float((wanted.exp() * (wanted - given)).sum(1).mean()))
+    assert losses[1] < losses[0]

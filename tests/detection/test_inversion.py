@@ -123,3 +123,29 @@ def test_parameters_invert_triggers(kind):
     for name, tensor in trigger.tensors().items():
         assert torch.allclose(tensor, again.tensors()[name], atol=0.03)
     assert family.strengthened(trigger).size >= trigger.size
+
+
+def test_away_from_all_classes_the_search_finds_the_planted_pixel():
+    """Nobody says whom the trigger moves where: the smallest thing that moves all classes is the backdoor's pixel."""
+    classifier = planted_classifier()
+    images, labels = planted_images(24)
+    floats = images.float() / 255
+    source = labels != 3
+    problem = Problem(floats[source], -1, labels=labels[source])
+    (found,) = search(classifier, PatchFamily(), [problem], Budget(steps=150, images=40))
+    assert isinstance(found.trigger, PatchTrigger)
+    assert int(found.trigger.mask.flatten().argmax()) == 63
+    answers = classifier.predict(found.trigger.apply(floats[source]).clamp(0, 1)).argmax(1)
+    assert float((answers != labels[source]).float().mean()) > 0.9
+    assert set(answers[answers != labels[source]].tolist()) == {3}
+
+
+def test_problems_with_and_without_a_target_share_a_batch():
+    classifier = planted_classifier()
+    images, labels = planted_images(8)
+    floats = images.float() / 255
+    aimed = Problem(floats[labels == 0], 3)
+    away = Problem(floats[labels == 0], -1, labels=labels[labels == 0])
+    first, second = search(classifier, PatchFamily(), [aimed, away], Budget(steps=60, images=8))
+    assert classifier.predict(first.trigger.apply(floats[labels == 0])).argmax(1).eq(3).float().mean() >= 0.99
+    assert classifier.predict(second.trigger.apply(floats[labels == 0])).argmax(1).ne(0).float().mean() >= 0.99

@@ -35,6 +35,9 @@ class BNA(Correction):
     corner; neighbours say nearly the same. 0 takes all.
     clean_weight: weight of a second term that asks g to leave the distributions of the target class's clean images as
     they are, times the number of these per source image; 0 is the paper's objective.
+    answer_weight: weight of the Kullback-Leibler divergence of g's answer to a stamped image from f's answer to the
+    same image clean (and of g's to the target class's clean images from f's): distributions of single channels can
+    match while what they say together does not. Only with ``pairing``; 0 is the paper's objective.
     """
 
     name = "bna"
@@ -53,14 +56,14 @@ class BNA(Correction):
         magnitude: float = 3.0,
         clean_weight: float = 1.0,
         grid: int = 8,
-        answer_weight: float = 0.0,
+        answer_weight: float = 30.0,
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
         if steps < 1 or (epochs is not None and epochs < 1):
             raise UsageError(f"bna: steps and epochs are 1 or more, got {steps} and {epochs}")
-        if batch_size < 2 or not learning_rate > 0 or magnitude < 1 or clean_weight < 0 or grid < 0:
-            raise UsageError("bna: batch_size >= 2, learning_rate > 0, magnitude >= 1, clean_weight >= 0, grid >= 0")
+        if batch_size < 2 or not learning_rate > 0 or magnitude < 1 or min(clean_weight, answer_weight, grid) < 0:
+            raise UsageError("bna: batch_size >= 2, learning_rate > 0, magnitude >= 1, weights >= 0, grid >= 0")
         self.steps, self.epochs = steps, epochs
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
@@ -70,7 +73,14 @@ class BNA(Correction):
     @classmethod
     def paper(cls) -> dict[str, Any]:
         """Options of the paper's recipe: 30 epochs at 0.01, histograms of all images, no term for clean images."""
-        return {"epochs": 30, "learning_rate": 0.01, "pairing": False, "magnitude": 1.0, "clean_weight": 0.0}
+        return {
+            "epochs": 30,
+            "learning_rate": 0.01,
+            "pairing": False,
+            "magnitude": 1.0,
+            "clean_weight": 0.0,
+            "answer_weight": 0.0,
+        }
 
     def fit(
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress

@@ -2,7 +2,7 @@
 
     python benchmarks/trigger_pictures.py --zoo zoo --pattern 'digits/*-s100' --out docs/triggers.png
 
-The image is the first of the test split that the trigger moves. Only the picture of the digits is committed: the other
+The image is the first of the test split that the trigger moves. A picture of the digits may be passed on; the other
 data sets' images are not ours to pass on.
 """
 

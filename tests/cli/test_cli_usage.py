@@ -52,7 +52,7 @@ from untrojan.errors import UntrojanError
         ["poison", "--dataset", "digits", "--out", "x", "--setting", "a2a", "--lr", "-1"],
         ["poison", "--dataset", "digits", "--out", "x", "--setting", "a2a", "--augmentation", "mixup"],
         ["poison", "--dataset", "digits", "--out", "x", "--attack", "none", "--setting", "a2a"],
-        ["zoo", "list"],
+        ["zoo", "feed"],
         ["demo", "extra"],
     ],
 )

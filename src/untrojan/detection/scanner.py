@@ -176,19 +176,23 @@ class _Search:
         chosen = {s: pick(x, budget.images, self.generator) for s, x in self.sources.items()}
         return self._invert("inverting", {p: Problem(chosen[p[0]], p[1]) for p in pairs}, budget)
 
-    def probed(self, found: Mapping[Pair, Inversion], count: int, budget: Budget, share: float) -> dict[Pair, Trigger]:
+    def probed(
+        self, found: Mapping[Pair, Inversion], count: int, budget: Budget, share: float, growth: float = 2.0
+    ) -> dict[Pair, Trigger]:
         """For each class the pair that one trigger for all classes moves it to, if it moves a share of it, and the
         trigger.
 
         An attacker's one trigger serves all his pairs, so all classes together show where it lies; the few images of
-        one pair alone often lead the search to some other, larger one. It need not be known who is sent where.
+        one pair alone often lead the search to some other, larger one. It need not be known who is sent where. A start
+        that ends at more than ``growth`` times the smallest size has found something else, and counts for nothing.
         """
         everything = torch.cat(list(self.sources.values()))
         labels = torch.cat([torch.full((len(x),), s, device=x.device) for s, x in self.sources.items()])
         problems = {number: Problem(everything, -1, labels=labels) for number in range(count)}
         starts: dict[Pair, tuple[float, Trigger]] = {}
-        for inversion in self._invert("probing for", problems, budget).values():
-            if inversion.trigger is None:
+        ended = [i for i in self._invert("probing for", problems, budget).values() if i.size is not None]
+        for inversion in ended:
+            if inversion.trigger is None or (inversion.size or 0.0) > growth * min(i.size or 0.0 for i in ended):
                 continue
             for source in self.sources:
                 goal, reached = self._moved(inversion.trigger, source)

@@ -11,9 +11,10 @@ from torch import nn
 from planted import SIDE, planted_classifier, planted_images
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.inversion import Budget, Problem, invert
+from untrojan.detection.inversion import Budget, Inversion, Problem, invert
 from untrojan.detection.patch import PatchFamily
-from untrojan.detection.scanner import FAMILIES
+from untrojan.detection.scanner import FAMILIES, _Search
+from untrojan.progress import Silent
 from untrojan.triggers import AdditiveTrigger, PatchTrigger
 
 BUDGET = Budget(steps=80, images=8)
@@ -149,3 +150,14 @@ def test_problems_with_and_without_a_target_share_a_batch():
     first, second = search(classifier, PatchFamily(), [aimed, away], Budget(steps=60, images=8))
     assert classifier.predict(first.trigger.apply(floats[labels == 0])).argmax(1).eq(3).float().mean() >= 0.99
     assert classifier.predict(second.trigger.apply(floats[labels == 0])).argmax(1).ne(0).float().mean() >= 0.99
+
+
+def test_a_probe_names_the_pairs_that_its_trigger_moves():
+    classifier = planted_classifier()
+    images, labels = planted_images(24)
+    sources = {s: images[labels == s].float() / 255 for s in range(5)}
+    pairs = {(s, t): Inversion(None, None, 0.0, 0) for s in range(5) for t in range(5) if s != t}
+    with as_found(classifier):
+        probing = _Search(classifier, PatchFamily(), sources, torch.Generator().manual_seed(0), Silent())
+        found = probing.probed(pairs, 3, Budget(steps=80, images=50, level=0.6, patience=40), 0.25)
+    assert set(found) == {(s, 3) for s in (0, 1, 2, 4)}

@@ -19,7 +19,7 @@ from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.guard.check import check_target
 from untrojan.guard.files import allowed
-from untrojan.guard.guard import Guard
+from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
 from untrojan.identity import victim_info
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
@@ -88,11 +88,13 @@ def repair(
     settings: SurrogateSettings | None = None,
     method: str = "bna",
     options: dict[str, Any] | None = None,
+    margin_share: float = MARGIN_SHARE,
     progress: Progress | None = None,
 ) -> Guard:
     """Make a guard for a classifier in which ``scan`` found a backdoor.
 
-    images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the correction.
+    images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the correction;
+    margin_share: see ``Guard``, 0 for the paper's inference rule.
     Raises InconclusiveError for an inconclusive report, UsageError for a clean one, GuardMismatchError for a report on
     another classifier.
     """
@@ -110,10 +112,13 @@ def repair(
     correction = CORRECTIONS[method](**(options or {}))
     rows: list[dict[str, Tensor]] = []
     chosen: dict[int, Surrogates] = {}
+    own: dict[int, Tensor] = {}
     answers: dict[int, tuple[int, ...]] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
+        logits = classifier.predict(images)
         for target in report.targets:
+            own[target] = logits[labels == target]
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
             sources = report.sources(target)
             among = torch.isin(labels, torch.tensor(sources, device=labels.device))
@@ -130,7 +135,16 @@ def repair(
             rows.append(correction.fit(classifier, task, generator=generator, progress=progress))
     theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     among_classes = allowed(answers, report.targets, report.victim.classes) if answers else None
-    guard = Guard(classifier, report.targets, theta, answers=among_classes)
+    limits = among_classes if among_classes is not None else [None] * len(report.targets)
+    usual = [usual_margin(own[t], t, limit) for t, limit in zip(report.targets, limits, strict=True)]
+    guard = Guard(
+        classifier,
+        report.targets,
+        theta,
+        answers=among_classes,
+        margin_share=margin_share,
+        usual_margins=usual,
+    )
     with CostMeter(guard.victim) as first, CostMeter(guard.corrected) as second:
         checks = {
             target: check_target(
@@ -151,6 +165,8 @@ def repair(
         targets=report.targets,
         sources={t: report.sources(t) for t in report.targets},
         answers=answers or None,
+        margin_share=margin_share,
+        usual_margins=dict(zip(report.targets, usual, strict=True)),
         settings={"surrogates": settings.as_dict(), "correction": vars(correction)},
         images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
         checks=checks,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr
 
 from untrojan.triggers import Trigger
 
@@ -165,7 +165,9 @@ class GuardCard(Record):
     """``guard.json``: which victim a guard belongs to and how it was made.
 
     answers: by target, the classes that may be an image's true one besides the target; a target that is not named may
-    have any, as all of them may where ``answers`` is None.
+    have any, as all of them may where ``answers`` is None. margin_share: the share of the victim's unusual margin that
+    has to be left for an image to keep the target's label, 0 is the paper's rule; usual_margins: by target, the
+    victim's usual margin, in logits.
     """
 
     schema_: Literal["untrojan-guard-1"] = Field("untrojan-guard-1", alias="schema")
@@ -174,6 +176,8 @@ class GuardCard(Record):
     targets: tuple[int, ...]
     sources: dict[int, tuple[int, ...]]
     answers: dict[int, tuple[int, ...]] | None = None
+    margin_share: FiniteFloat = Field(0.0, ge=0, lt=1)
+    usual_margins: dict[int, FiniteFloat] = Field(default_factory=dict)
     settings: dict[str, Any]
     images_sha256: tuple[str, ...]
     checks: dict[int, TargetCheck] = Field(default_factory=dict)

@@ -14,6 +14,7 @@ from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.errors import CheckpointError, ShapeError, UnsupportedError, UsageError
 from untrojan.guard import Decision, Guard
+from untrojan.guard.guard import usual_margin
 
 IMAGES = random_images(64, seed=5)
 TARGETS = [(0,), (4,), (1, 3), (4, 2, 0), (0, 1, 2, 3, 4)]
@@ -251,3 +252,42 @@ def test_senseless_answers_are_refused(answers: Tensor) -> None:
     classifier = tiny_classifier()
     with pytest.raises(UsageError, match="answers"):
         Guard(classifier, (1, 3), theta_for(classifier, 2), answers=answers.bool())
+
+
+def test_the_target_needs_its_share_of_the_victims_unusual_margin() -> None:
+    """Against the rule written out for one image at a time; with 0 it is the paper's."""
+    classifier = tiny_classifier()
+    theta, targets = theta_for(classifier, 5), (0, 1, 2, 3, 4)
+    corrected = CorrectedClassifier(classifier, 5)
+    corrected.load_theta(theta, "test")
+    flagged = []
+    for share, usual in ((0.0, 0.3), (0.5, -0.5), (0.95, -1.0), (0.95, 9.0)):
+        guard = Guard(classifier, targets, theta, margin_share=share, usual_margins=[usual] * 5)
+        decision = guard(IMAGES)
+        for i, logits in enumerate(classifier.predict(IMAGES)):
+            first, second = logits.topk(2).values
+            suspect = int(logits.argmax())
+            with torch.no_grad():
+                mine = corrected(IMAGES[i : i + 1], torch.tensor([suspect]))[0]
+            mine[suspect] -= share * (first - second - usual)
+            assert int(decision.labels[i]) == int(mine.argmax())
+        flagged.append(int(decision.triggered.sum()))
+    assert flagged[3] < flagged[0] < flagged[1] < flagged[2]
+
+
+@pytest.mark.parametrize(
+    ("share", "usual"),
+    [(-0.1, [0.0]), (1.0, [0.0]), (float("nan"), [0.0]), (0.3, [0.0, 1.0]), (0.3, [float("inf")]), (0.3, [])],
+)
+def test_a_senseless_share_of_the_margin_is_refused(share: float, usual: list[float]) -> None:
+    classifier = tiny_classifier()
+    with pytest.raises(UsageError, match="margin_share"):
+        Guard(classifier, (1,), theta_for(classifier, 1), margin_share=share, usual_margins=usual)
+
+
+def test_the_usual_margin_is_the_median_of_the_images_that_are_right() -> None:
+    logits = torch.tensor([[5.0, 2.0, 1.0], [9.0, 1.0, 3.0], [4.0, 3.0, 0.0], [0.0, 8.0, 0.0]])
+    assert usual_margin(logits, 0) == 3.0
+    assert usual_margin(logits, 0, torch.tensor([True, False, True])) == 4.0
+    assert usual_margin(logits, 0, torch.tensor([True, False, False])) == 0.0
+    assert usual_margin(logits, 2) == 0.0

@@ -35,7 +35,8 @@ def repair(
     recipe: Annotated[
         options.Recipe,
         typer.Option(
-            help="untrojan: many stand-ins for the trigger; paper: the single smallest one, 30 epochs, for comparison."
+            help="untrojan: many stand-ins for the trigger; paper: the single smallest one and the paper's inference "
+            "rule, for comparison."
         ),
     ] = options.Recipe.untrojan,
     model: options.Model = None,
@@ -58,7 +59,7 @@ def repair(
 
     from untrojan.correction import BNA
     from untrojan.detection.surrogates import SurrogateSettings
-    from untrojan.guard import save_guard
+    from untrojan.guard import MARGIN_SHARE, save_guard
     from untrojan.pipeline import repair as make_guard
     from untrojan.report import ReportContent, render_html, render_json
 
@@ -82,6 +83,7 @@ def repair(
             seed=seed,
             settings=SurrogateSettings.paper() if as_the_paper else SurrogateSettings(),
             options=BNA.paper() if as_the_paper else None,
+            margin_share=0.0 if as_the_paper else MARGIN_SHARE,
             progress=progress,
         )
     card = guard.require_card()

@@ -47,7 +47,7 @@ class BNA(Correction):
         *,
         steps: int = 180,
         epochs: int | None = None,
-        batch_size: int = 32,
+        batch_size: int = 64,
         learning_rate: float = 0.1,
         divergence: str = "tv",
         tau: float = 150.0,
@@ -75,6 +75,7 @@ class BNA(Correction):
         """Options of the paper's recipe: 30 epochs at 0.01, histograms of all images, no term for clean images."""
         return {
             "epochs": 30,
+            "batch_size": 32,
             "learning_rate": 0.01,
             "pairing": False,
             "magnitude": 1.0,

@@ -51,7 +51,15 @@ def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
     if len(set(card.targets)) != len(card.targets) or not set(card.targets) <= set(range(card.victim.classes)):
         raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
     answers = None if card.answers is None else allowed(card.answers, card.targets, card.victim.classes)
-    guard = Guard(classifier, card.targets, tensors, answers=answers, where=str(directory / WEIGHTS))
+    guard = Guard(
+        classifier,
+        card.targets,
+        tensors,
+        answers=answers,
+        margin_share=card.margin_share,
+        usual_margins=[card.usual_margins.get(target, 0.0) for target in card.targets],
+        where=str(directory / WEIGHTS),
+    )
     guard.card = card
     return guard
 

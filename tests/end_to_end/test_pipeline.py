@@ -161,3 +161,14 @@ def test_few_sources_limit_the_answers(found):
     assert set(guard.card.answers[3]) == {0, 1, 2, 4}  # the planted trigger moves every class
     everything = replace(quick, few_sources=0.0)
     assert untrojan.repair(classifier, images, labels, one, settings=everything, options={"steps": 2}).answers is None
+
+
+def test_the_victims_usual_margins_stand_on_the_card(found):
+    classifier, images, labels, report = found
+    quick = SurrogateSettings(restarts=1, allowances=(), copies=0, budget=Budget(steps=40, images=8, level=0.9))
+    guard = untrojan.repair(classifier, images, labels, report, settings=quick, options={"steps": 2}, margin_share=0.2)
+    logits = classifier.predict(images[labels == 3])
+    first, second = logits[logits.argmax(1) == 3].topk(2).values.unbind(1)
+    assert guard.card.margin_share == pytest.approx(0.2)
+    assert guard.card.usual_margins[3] == pytest.approx(float((first - second).median()), abs=1e-5)
+    assert float(guard.usual_margins) == pytest.approx(guard.card.usual_margins[3])

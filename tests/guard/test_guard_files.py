@@ -129,6 +129,9 @@ def refused(folder: Path, message: str) -> None:
         (lambda p: change(p, targets=[1, -4]), "its targets are not distinct classes"),
         (lambda p: change(p, targets=[1, 10**30]), "not a guard card|targets"),
         (lambda p: change(p, targets=[1, 2, 3]), "does not hold one row per target"),
+        (lambda p: change(p, margin_share=1.5), "not a guard card: margin_share"),
+        (lambda p: change(p, margin_share=float("nan")), "not a guard card"),
+        (lambda p: change(p, usual_margins={"4": float("inf")}), "not a guard card"),
     ],
 )
 def test_a_malformed_card(tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
@@ -194,3 +197,15 @@ def test_answers_that_are_no_classes_are_refused(tmp_path: Path) -> None:
     save_guard(tmp_path, guard)
     with pytest.raises(CheckpointError, match="not classes"):
         load_guard(tmp_path, tiny_classifier())
+
+
+def test_margins_come_back_with_the_guard(tmp_path: Path) -> None:
+    classifier, guard = guard_with_card()
+    card = guard.require_card().model_copy(update={"margin_share": 0.5, "usual_margins": {1: 0.25, 4: -0.5}})
+    sure = Guard(classifier, (4, 1), guard.corrected.theta(), margin_share=0.5, usual_margins=[-0.5, 0.25])
+    sure.card = card
+    save_guard(tmp_path, sure)
+    again = load_guard(tmp_path, tiny_classifier())
+    for wanted, got in zip(sure(IMAGES), again(IMAGES), strict=True):
+        assert torch.equal(wanted, got)
+    assert not torch.equal(sure(IMAGES).score, guard(IMAGES).score)

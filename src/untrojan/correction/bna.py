@@ -53,8 +53,8 @@ class BNA(Correction):
         tau: float = 150.0,
         bin_width: float = 0.1,
         pairing: bool = True,
-        magnitude: float = 3.0,
-        clean_weight: float = 1.0,
+        magnitude: float = 2.0,
+        clean_weight: float = 2.0,
         grid: int = 8,
         answer_weight: float = 30.0,
     ):

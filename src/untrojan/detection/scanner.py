@@ -45,7 +45,7 @@ class ScanSettings:
     pooled: Budget = field(default_factory=lambda: Budget(steps=100, images=48, level=0.95, patience=40))
     thresholds: Mapping[str, Thresholds] = field(
         # Between classes that are merely alike, perturbations vary more than patches do.
-        default_factory=lambda: {"patch": Thresholds(), "additive": Thresholds(pair=14.0)}
+        default_factory=lambda: {"patch": Thresholds(), "additive": Thresholds(pair=14.0, target=8.0)}
     )
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tiny_cli import guard_of, report_of, stripes, write_folder
 
-from untrojan.guard import load_card, save_guard
+from untrojan.guard import MARGIN_SHARE, load_card, save_guard
 from untrojan.records import Evaluation, ScanReport
 from untrojan.report import render_json
 from untrojan.scan_files import load_scan, save_scan
@@ -145,9 +145,9 @@ def test_repair_writes_a_guard_and_prints_its_card(
 ):
     recipes = []
 
-    def repair(classifier, images, labels, report, *, seed, settings, options, progress):
+    def repair(classifier, images, labels, report, *, seed, settings, options, margin_share, progress):
         assert report.triggers
-        recipes.append((settings.restarts, (options or {}).get("epochs")))
+        recipes.append((settings.restarts, (options or {}).get("epochs"), margin_share))
         return guard_of(classifier, stripes(48, seed=2).images)
 
     monkeypatch.setattr("untrojan.pipeline.repair", repair)
@@ -161,7 +161,7 @@ def test_repair_writes_a_guard_and_prints_its_card(
     assert "Backdoor found" in run(*command, "--out", tmp_path / "g", "--format", "html").out
     assert run(*command, "--out", tmp_path / "g", "--recipe", "paper").code == 0
     assert recipes[0][0] > 1
-    assert recipes == [(recipes[0][0], None)] * 3 + [(1, 30)]
+    assert recipes == [(recipes[0][0], None, MARGIN_SHARE)] * 3 + [(1, 30, 0.0)]
 
 
 def test_repair_of_a_clean_scan_has_nothing_to_do(run, classifier, victim, victim_folder, tmp_path):

@@ -125,10 +125,19 @@ def repair(
             if not bool(among.any()):
                 raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
             kinds = sorted({p.kind for p in report.pairs if p.detected and p.target == target})
+            few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
+            known = {kind: trigger for (into, kind), trigger in report.triggers.items() if few and into == target}
             chosen[target] = surrogates_for(
-                classifier, kinds, images[among], target, settings, generator=generator, progress=progress
+                classifier,
+                kinds,
+                images[among],
+                target,
+                settings.for_few_sources() if few else settings,
+                starts=known,
+                generator=generator,
+                progress=progress,
             )
-            if len(sources) <= settings.few_sources * (report.victim.classes - 1):
+            if few:
                 moved = classes_moved(classifier, chosen[target].smallest, images, labels, target, settings)
                 answers[target] = tuple(sorted({*sources, *moved}))
             task = Task(target, images[among], images[labels == target], chosen[target].shown)

@@ -10,11 +10,12 @@ from torch import nn
 
 import untrojan
 from planted import planted_classifier, planted_images, planted_trigger
-from untrojan.classifier import Classifier
+from untrojan.classifier import Classifier, as_found
 from untrojan.detection.inversion import Budget
 from untrojan.detection.scanner import ScanSettings
-from untrojan.detection.surrogates import SurrogateSettings
+from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.progress import Silent
 
 QUICK = ScanSettings(
     pairs={"patch": Budget(steps=60, images=8), "additive": Budget(steps=250, images=8)},
@@ -172,3 +173,43 @@ def test_the_victims_usual_margins_stand_on_the_card(found):
     assert guard.card.margin_share == pytest.approx(0.2)
     assert guard.card.usual_margins[3] == pytest.approx(float((first - second).median()), abs=1e-5)
     assert float(guard.usual_margins) == pytest.approx(guard.card.usual_margins[3])
+
+
+def test_stand_ins_of_few_sources_begin_with_the_scans_trigger(found, monkeypatch):
+    classifier, images, labels, report = found
+    given = []
+
+    def spied(*arguments, starts, **rest):
+        given.append((arguments[4], starts))
+        return surrogates_for(*arguments, starts=starts, **rest)
+
+    monkeypatch.setattr("untrojan.pipeline.surrogates_for", spied)
+    quick = SurrogateSettings(restarts=2, allowances=(), copies=0, budget=Budget(steps=40, images=8, level=0.9))
+    pairs = tuple(p.model_copy(update={"detected": p.detected and p.source == 1}) for p in report.pairs)
+    few = report.model_copy(update={"pairs": pairs}).with_triggers(report.triggers)
+    for scanned in (few, report):
+        untrojan.repair(classifier, images, labels, scanned, settings=quick, options={"steps": 2})
+    (first, starts), (second, none) = given
+    assert (first.budget.level, first.growth) == (0.7, 2.0)
+    assert set(starts.values()) <= set(report.triggers.values())
+    assert starts
+    assert (second, none) == (quick, {})
+
+
+def test_searches_that_end_far_too_large_are_no_stand_ins(found):
+    """With hardly any growth allowed, the smallest stays, and what came near its own goal."""
+    classifier, images, labels, _ = found
+    settings = SurrogateSettings(restarts=3, allowances=(2.0,), held_out=(), copies=0, growth=1.0 + 1e-6)
+    sources = images[labels != 3].float() / 255
+
+    def shown(chosen):
+        generator = torch.Generator().manual_seed(0)
+        with as_found(classifier):
+            return surrogates_for(
+                classifier, ["patch"], sources, 3, chosen, generator=generator, progress=Silent()
+            ).shown
+
+    everything = shown(replace(settings, growth=None))
+    kept = shown(settings)
+    assert 1 <= len(kept) < len(everything)
+    assert min(t.size for t in kept) == pytest.approx(min(t.size for t in everything))

@@ -7,8 +7,8 @@ cover what the victim obeys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,17 +29,22 @@ class SurrogateSettings:
     restarts: smallest triggers from different starts; allowances: for each, the most convincing trigger of so many
     times the smallest size, since an attacker has no reason to use the smallest; copies: at most so many mirrored or
     shifted ones are added, of those that still move a share of ``copy_level`` of the images; held_out: allowances of
-    triggers that no correction sees, for the check of the finished guard. If no more than ``few_sources`` (a share)
-    of the other classes are detected sources, the guard's answers are limited to these and to the classes of which the
-    smallest triggers move a share of ``moved_level``, tried on ``moved_images`` of each.
+    triggers that no correction sees, for the check of the finished guard. A search that ends at more than ``growth``
+    times the size that it should have reached has found something else, and counts for nothing; None keeps all.
+
+    If no more than ``few_sources`` (a share) of the other classes are detected sources, the guard's answers are limited
+    to these and to the classes of which the smallest triggers move a share of ``moved_level``, tried on
+    ``moved_images`` of each, and the set is made as ``for_few_sources`` says.
     """
 
     restarts: int = 4
     allowances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     held_out: tuple[float, ...] = (1.75, 3.5)
+    growth: float | None = None
     copies: int = 8
     copy_level: float = 0.8
     few_sources: float = 0.34
+    few_level: float = 0.7
     moved_level: float = 0.3
     moved_images: int = 32
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
@@ -48,6 +53,14 @@ class SurrogateSettings:
     def paper(cls) -> SurrogateSettings:
         """The paper's recipe: one trigger per kind, the smallest; two more are held out for the check alone."""
         return cls(restarts=1, allowances=(), copies=0, few_sources=0.0)
+
+    def for_few_sources(self) -> SurrogateSettings:
+        """The same for a target of few sources, as in all-to-all attacks.
+
+        These often succeed on two thirds of the images alone. What moves nearly all of them is then another, larger
+        trigger: one that no attacker put there.
+        """
+        return replace(self, growth=2.0, budget=replace(self.budget, level=min(self.budget.level, self.few_level)))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -71,10 +84,11 @@ def surrogates_for(
     target: int,
     settings: SurrogateSettings,
     *,
+    starts: Mapping[str, Trigger] | None = None,
     generator: torch.Generator,
     progress: Progress,
 ) -> Surrogates:
-    """Triggers of each kind into ``target``, each from its own random start.
+    """Triggers of each kind into ``target``, every other one from that of its kind in ``starts`` if there is one.
 
     images: float [N, C, H, W] in [0, 1], clean, of all source classes. Raises InconclusiveError if none succeeds.
     """
@@ -85,17 +99,25 @@ def surrogates_for(
         family = FAMILIES[kind]()
         allowances = (*settings.allowances, *settings.held_out)
         progress.start(f"{kind} stand-ins for the trigger into {target}", settings.restarts + len(allowances))
-        problems = [Problem(images, target)] * settings.restarts
-        found = invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
+        known = (starts or {}).get(kind)
+        first = [Problem(images, target, start=known if i % 2 == 0 else None) for i in range(settings.restarts)]
+        found = invert(classifier, family, first, settings.budget, generator=generator, progress=progress)
         sizes = [f.size for f in found if f.size is not None]
-        if sizes:
-            problems = [Problem(images, target, allowance=a * min(sizes)) for a in allowances]
-            found += invert(classifier, family, problems, settings.budget, generator=generator, progress=progress)
+        if not sizes:
+            continue
+        goals = [a * min(sizes) for a in allowances]
+        later = [Problem(images, target, goal, start=known if i % 2 else None) for i, goal in enumerate(goals)]
+        found += invert(classifier, family, later, settings.budget, generator=generator, progress=progress)
+        goals = [min(sizes)] * settings.restarts + goals
+        kept = [
+            None if settings.growth and (f.size or 0.0) > settings.growth * goal else f.trigger
+            for f, goal in zip(found, goals, strict=True)
+        ]
         seen = settings.restarts + len(settings.allowances)
-        triggers = [f.trigger for f in found[:seen] if f.trigger is not None]
+        triggers = [t for t in kept[:seen] if t is not None]
         shown += triggers + moved_copies(classifier, triggers, images, target, settings, generator)
-        smallest += [f.trigger for f in found[: settings.restarts] if f.trigger is not None]
-        held_out += [f.trigger for f in found[seen:] if f.trigger is not None]
+        smallest += [t for t in kept[: settings.restarts] if t is not None]
+        held_out += [t for t in kept[seen:] if t is not None]
     if not shown:
         raise InconclusiveError(
             f"no trigger into class {target} works on all its source classes at once; scan again with more images"

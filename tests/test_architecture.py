@@ -25,6 +25,7 @@ ALLOWED = {
     "correction": GROUND | {"classifier", "data", "identity"},
     "guard": GROUND | {"classifier", "data", "identity"},
     "scan_files": GROUND,
+    "scan_state": GROUND | {"detection"},
     "pipeline": GROUND | {"classifier", "data", "identity", "detection", "correction", "guard"},
     "evaluation": GROUND | {"classifier", "data", "identity", "guard"},
     "loading": GROUND | {"classifier", "victims"},

@@ -14,7 +14,8 @@ from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS
 from untrojan.correction.base import Task
 from untrojan.data.images import image_hashes
-from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
+from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
+from untrojan.detection.search import Searches, Store
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.guard.check import check_target
@@ -22,9 +23,11 @@ from untrojan.guard.files import allowed
 from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
 from untrojan.identity import victim_info
 from untrojan.progress import Progress, Silent
-from untrojan.records import Cost, GuardCard, ScanReport
+from untrojan.records import Cost, Evidence, GuardCard, ScanReport
 from untrojan.storage import all_finite
 from untrojan.version import version
+
+Verdict = Literal["backdoor", "clean", "inconclusive"]
 
 
 def scan(
@@ -35,39 +38,35 @@ def scan(
     seed: int = 0,
     settings: ScanSettings | None = None,
     progress: Progress | None = None,
+    store: Store | None = None,
+    budget: float | None = None,
 ) -> ScanReport:
     """Is there a backdoor in this classifier, from which classes to which?
 
     images: clean, uint8 or float in [0, 1], [N, C, H, W], a few hundred; labels: their true classes, int64 [N].
-    The classifier, its modes and the global random state are as found afterwards. Raises DataError, ShapeError.
+    store: keeps finished shares of the work, so that a scan that was interrupted goes on from there with the same
+    result; budget: seconds after which the search ends, whatever it has reached; then a victim in which nothing was
+    found is inconclusive. The classifier, its modes and the global random state are as found afterwards.
+    Raises DataError, ShapeError.
     """
     settings, progress = settings or ScanSettings(), progress or Silent()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         doubt, known = _doubts(classifier, images, labels)
-        if doubt is None:
-            generator = torch.Generator().manual_seed(seed)
-            found = scan_pairs(
-                classifier, images[known], labels[known], settings, generator=generator, progress=progress
-            )
-            pairs, triggers, targets = found.pairs, found.triggers, targets_of(found.pairs)
-            if found.unsearchable and not targets:
-                doubt = f"for most class pairs no {' and no '.join(found.unsearchable)} trigger was found at all"
-        else:
-            pairs, triggers, targets = (), {}, ()
         victim = victim_info(classifier, images)
-    verdict: Literal["backdoor", "clean", "inconclusive"]
-    if doubt is not None:
-        verdict, reason = "inconclusive", doubt
-    elif targets:
-        verdict, reason = "backdoor", _found(targets, pairs)
-    else:
-        verdict, reason = "clean", f"no pair of classes has an anomalously small trigger, of {len(pairs)} inverted"
+        found = None
+        if doubt is None:
+            searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
+            found = scan_pairs(searches, images[known], labels[known], settings, classes=victim.classes)
+    verdict, reason = ("inconclusive", str(doubt)) if found is None else _verdict(found, settings)
     report = ScanReport(
         verdict=verdict,
         reason=reason,
-        targets=targets,
-        pairs=pairs,
+        p_value=None if found is None else found.p_value,
+        targets=() if found is None else targets_of(found.pairs),
+        pairs=() if found is None else found.pairs,
+        evidence=() if found is None else found.evidence,
+        unreached=() if found is None else found.unreached,
         cost=meter.cost(),
         victim=victim,
         images=len(images),
@@ -75,7 +74,7 @@ def scan(
         settings=settings.as_dict(),
         version=version(),
     )
-    return report.with_triggers(triggers)
+    return report if found is None else report.with_triggers(found.triggers)
 
 
 def repair(
@@ -238,8 +237,27 @@ def _require_backdoor(report: ScanReport) -> None:
         raise UsageError("the scan found no backdoor, so there is nothing to repair")
 
 
-def _found(targets: tuple[int, ...], pairs: tuple[Any, ...]) -> str:
-    detected = {(p.source, p.target) for p in pairs if p.detected}
-    noun = "class" if len(targets) == 1 else "classes"
-    names = ", ".join(map(str, targets))
-    return f"{len(detected)} class pairs into target {noun} {names} have an anomalously small trigger"
+def _verdict(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
+    """The verdict and its reason in words."""
+    targets = targets_of(found.pairs)
+    clearest = (
+        f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0])}" if found.evidence else ""
+    )
+    if found.p_value < settings.alpha and targets:
+        detected = sum(p.detected for p in found.pairs)
+        into = f"target class{'es' if len(targets) > 1 else ''} {', '.join(map(str, targets))}"
+        return "backdoor", f"{detected} class pairs into {into} have an anomalously small trigger; {clearest}"
+    if found.p_value < settings.alpha:
+        return "inconclusive", f"{clearest}, but the class pairs that it moves could not be told"
+    if found.unreached:
+        return "inconclusive", f"nothing was found in the time allowed, which did not suffice for {found.unreached[0]}"
+    if found.unsearchable:
+        return "inconclusive", f"for most classes no {' and no '.join(found.unsearchable)} trigger was found at all"
+    return "clean", f"no trigger is smaller than honest classifiers have them; {clearest}" if clearest else "no trigger"
+
+
+def _words(evidence: Evidence) -> str:
+    start = "all classes" if evidence.source is None else f"class {evidence.source}"
+    end = "any other" if evidence.target is None else str(evidence.target)
+    times = f"{evidence.times_smaller:.1f} times as small as is usual here"
+    return f"the {evidence.kind} trigger from {start} to {end}, {times}"

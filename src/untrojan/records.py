@@ -38,6 +38,24 @@ class PairScore(Record):
     detected: bool
 
 
+class Evidence(Record):
+    """One trigger against those it was compared with.
+
+    test: "target", one from all classes into ``target``; "mixed", one from all classes to whatever other one; "pair",
+    from ``source`` to ``target``; "source", from ``source`` to whatever other one. size: in its kind's norm;
+    times_smaller: than is usual in this classifier; p_value: how often the most extreme of this test and kind is at
+    least as extreme in an honest classifier, before the correction for the number of tests.
+    """
+
+    test: Literal["target", "mixed", "pair", "source"]
+    kind: str
+    source: int | None = None
+    target: int | None = None
+    size: float
+    times_smaller: float
+    p_value: float
+
+
 class VictimInfo(Record):
     """Which classifier a result is about. ``sha256`` is over its tensors and preprocessing, not over a file."""
 
@@ -52,6 +70,9 @@ class VictimInfo(Record):
 class ScanReport(Record):
     """The answer of a scan: ``verdict``, and what it rests on.
 
+    p_value: how often an honest classifier looks as odd as this one, all tests considered; evidence: the clearest
+    finding of each test first; unreached: what the time allowed did not suffice for.
+
     ``triggers`` (not part of the JSON) holds, per detected (target, kind), the trigger re-estimated on all its
     detected sources.
     """
@@ -62,6 +83,8 @@ class ScanReport(Record):
     reason: str
     targets: tuple[int, ...]
     pairs: tuple[PairScore, ...]
+    evidence: tuple[Evidence, ...] = ()
+    unreached: tuple[str, ...] = ()
     cost: Cost
     victim: VictimInfo
     images: int

@@ -24,8 +24,8 @@ def scanned(monkeypatch, victim):
     calls = []
 
     def prepare(verdict):
-        def scan(classifier, images, labels, *, seed, progress):
-            calls.append({"images": images, "labels": labels, "seed": seed})
+        def scan(classifier, images, labels, *, seed, progress, store, budget):
+            calls.append({"images": images, "labels": labels, "seed": seed, "store": store, "budget": budget})
             progress.start("inverting", 2)
             progress.advance(2)
             return report_of(classifier, victim, verdict, images)
@@ -138,6 +138,44 @@ def test_full_disk_during_a_scan_leaves_nothing(run, scanned, victim_folder, ima
     assert ".untrojan-" not in ended.error
     assert ended.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("45", 45)])
+def test_a_budget_is_a_time(run, scanned, victim_folder, images_folder, text, seconds):
+    calls = scanned("clean")
+    assert run("scan", victim_folder, "--clean", images_folder, "--budget", text).code == 0
+    assert calls[0]["budget"] == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "soon", "5 m m", "1d", ""])
+def test_what_is_no_time_is_a_wrong_usage(run, scanned, victim_folder, images_folder, text):
+    scanned("clean")
+    ended = run("scan", victim_folder, "--clean", images_folder, f"--budget={text}")
+    assert ended.code == 4
+    assert "90s" in ended.error
+
+
+def test_a_finished_scan_keeps_no_state(run, victim_folder, images_folder, tmp_path, scanned):
+    calls = scanned("clean")
+    assert run("scan", victim_folder, "--clean", images_folder, "--out", tmp_path / "o").code == 0
+    calls[0]["store"].save("a", [])
+    assert (tmp_path / "o/scan-state").is_dir()
+    assert run("scan", victim_folder, "--clean", images_folder, "--out", tmp_path / "o", "--resume").code == 0
+    assert calls[1]["store"].resumed
+    assert not (tmp_path / "o/scan-state").exists()
+
+
+def test_resume_asks_for_the_folder_and_refuses_another_scans(run, victim_folder, images_folder, tmp_path, scanned):
+    calls = scanned("clean")
+    ended = run("scan", victim_folder, "--clean", images_folder, "--resume")
+    assert ended.code == 4
+    assert "--out" in ended.error
+    out = tmp_path / "o"
+    assert run("scan", victim_folder, "--clean", images_folder, "--out", out).code == 0
+    calls[0]["store"].save("a", [])
+    ended = run("scan", victim_folder, "--clean", images_folder, "--out", out, "--resume", "--seed", "9")
+    assert ended.code == 4
+    assert "another" in ended.error
 
 
 def test_repair_writes_a_guard_and_prints_its_card(

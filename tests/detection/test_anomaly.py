@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
 
-from untrojan.detection.anomaly import anomaly_scores
+from untrojan.detection.anomaly import anomaly_scores, below_the_others, below_two_way_fit, log_sizes
 
 samples = arrays.arrays(np.float64, st.integers(1, 40), elements=st.just(0.0) | st.floats(0.001, 100))
 
@@ -83,3 +83,52 @@ def test_a_third_of_outliers_is_still_found(classes: int) -> None:
     ordinary = np.delete(scores, outliers)
     assert scores[outliers].min() > 15
     assert np.abs(ordinary).max() < 7
+
+
+def test_where_nothing_was_found_the_largest_size_stands_in() -> None:
+    assert log_sizes([1.0, None, 4.0]).tolist() == pytest.approx([0.0, np.log(4), np.log(4)])
+    assert np.isnan(log_sizes([None, None])).all()
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=12))
+def test_each_is_compared_with_the_others(values: list[float]) -> None:
+    logs = np.array(values)
+    expected = [np.median(values[:i] + values[i + 1 :]) - v for i, v in enumerate(values)]
+    np.testing.assert_allclose(below_the_others(logs), expected, atol=1e-12)
+
+
+def test_of_one_nothing_is_known() -> None:
+    assert below_the_others(np.array([1.0])).tolist() == [0.0]
+
+
+@given(st.integers(0, 30), st.integers(5, 12))
+def test_rows_and_columns_are_taken_out(seed: int, classes: int) -> None:
+    """Additive effects vanish, and what was put on top of them comes back."""
+    rng = np.random.default_rng(seed)
+    logs = rng.normal(size=(classes, 1)) + rng.normal(size=(1, classes))
+    np.fill_diagonal(logs, np.nan)
+    odd = logs.copy()
+    odd[1, 3] -= 2.0
+    assert np.nanmax(np.abs(below_two_way_fit(logs))) < 1e-6
+    values = below_two_way_fit(odd)
+    assert values[1, 3] == pytest.approx(2.0, abs=0.7)
+    assert np.nanargmax(values) == classes + 3
+    assert np.isnan(np.diag(values)).all()
+
+
+def test_one_odd_pair_in_every_row_and_column_is_seen() -> None:
+    """As all-to-all attacks have them."""
+    rng = np.random.default_rng(0)
+    logs = rng.normal(3, 0.2, size=(10, 10))
+    np.fill_diagonal(logs, np.nan)
+    attacked = [(c, (c + 1) % 10) for c in range(10)]
+    for pair in attacked:
+        logs[pair] -= 1.5
+    values = below_two_way_fit(logs)
+    assert min(values[p] for p in attacked) > 2 * np.nanmax(
+        np.delete(values.ravel(), [10 * s + t for s, t in attacked])
+    )
+
+
+def test_few_classes_leave_nothing_to_fit() -> None:
+    assert not below_two_way_fit(np.zeros((4, 4))).any()

@@ -11,11 +11,11 @@ from torch import nn
 from planted import SIDE, planted_classifier, planted_images
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.inversion import Budget, Inversion, Problem, invert
+from untrojan.detection.inversion import Budget, OutOfTimeError, Problem, invert
 from untrojan.detection.patch import PatchFamily
-from untrojan.detection.scanner import FAMILIES, _Search
-from untrojan.progress import Silent
-from untrojan.triggers import AdditiveTrigger, PatchTrigger
+from untrojan.detection.scanner import FAMILIES
+from untrojan.detection.warp import WarpFamily
+from untrojan.triggers import AdditiveTrigger, PatchTrigger, WarpTrigger
 
 BUDGET = Budget(steps=80, images=8)
 
@@ -50,7 +50,41 @@ def test_the_patch_search_finds_the_pixel():
     assert int(found.trigger.mask.flatten().argmax()) == 0
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+def slide(images):
+    """The same images a pixel lower: in the planted network the row is the class."""
+    return images.roll(1, 2)
+
+
+def test_the_warp_search_finds_a_shift():
+    """Rows tell the classes, so that the smallest warp from one class to the next moves its row by one pixel."""
+    images, labels = planted_images(8)
+    x = images[labels == 1].float() / 255
+    found = search(planted_classifier(strength=0), WarpFamily(), [Problem(x, 2)], Budget(steps=150, images=8))[0]
+    assert isinstance(found.trigger, WarpTrigger)
+    assert planted_classifier(strength=0).predict(slide(x)).argmax(1).eq(2).all()
+    assert planted_classifier(strength=0).predict(found.trigger.stamp(x)).argmax(1).eq(2).all()
+    assert found.size < 1, "only the rows that are looked at need to move"
+
+
+def test_a_warp_moves_and_is_mirrored_with_the_image():
+    family = WarpFamily()
+    cells = [p[0] * 20 for p in family.start(1, (1, 12, 12), torch.Generator().manual_seed(1))]
+    trigger = family.trigger(cells)
+    images = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(2))
+    mirrored = family.moved(trigger, True, 0, 0).apply(images.flip(-1)).flip(-1)
+    assert torch.allclose(mirrored, trigger.apply(images), atol=1e-5)
+    shifted = family.moved(trigger, False, 1, -1).apply(images.roll((1, -1), (2, 3))).roll((-1, 1), (2, 3))
+    inner = (..., slice(3, -3), slice(3, -3))
+    assert torch.allclose(shifted[inner], trigger.apply(images)[inner], atol=1e-5)
+
+
+def test_a_search_is_given_up_at_its_end_time():
+    images = torch.zeros(8, 1, 4, 4)
+    with as_found(classifier := Classifier(Corner())), pytest.raises(OutOfTimeError):
+        invert(classifier, PatchFamily(), [Problem(images, 1)], BUDGET, generator=torch.Generator(), ends=0.0)
+
+
+@pytest.mark.parametrize("kind", ["patch", "additive"])
 def test_each_result_reaches_its_level_on_its_images(kind):
     classifier = planted_classifier()
     images, labels = planted_images(8)
@@ -150,14 +184,3 @@ def test_problems_with_and_without_a_target_share_a_batch():
     first, second = search(classifier, PatchFamily(), [aimed, away], Budget(steps=60, images=8))
     assert classifier.predict(first.trigger.apply(floats[labels == 0])).argmax(1).eq(3).float().mean() >= 0.99
     assert classifier.predict(second.trigger.apply(floats[labels == 0])).argmax(1).ne(0).float().mean() >= 0.99
-
-
-def test_a_probe_names_the_pairs_that_its_trigger_moves():
-    classifier = planted_classifier()
-    images, labels = planted_images(24)
-    sources = {s: images[labels == s].float() / 255 for s in range(5)}
-    pairs = {(s, t): Inversion(None, None, 0.0, 0) for s in range(5) for t in range(5) if s != t}
-    with as_found(classifier):
-        probing = _Search(classifier, PatchFamily(), sources, torch.Generator().manual_seed(0), Silent())
-        found = probing.probed(pairs, 3, Budget(steps=80, images=50, level=0.6, patience=40), 0.25)
-    assert set(found) == {(s, 3) for s in (0, 1, 2, 4)}

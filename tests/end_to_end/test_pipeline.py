@@ -18,8 +18,8 @@ from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, Sh
 from untrojan.progress import Silent
 
 QUICK = ScanSettings(
-    pairs={"patch": Budget(steps=60, images=8), "additive": Budget(steps=250, images=8)},
-    pooled=Budget(steps=60, images=24, level=0.95),
+    targets=Budget(steps=120, images=16, level=0.75),
+    pairs={"patch": Budget(steps=60, images=6), "additive": Budget(steps=200, images=6)},
 )
 
 

@@ -12,6 +12,7 @@ from untrojan.records import (
     Cost,
     Counts,
     Evaluation,
+    Evidence,
     GuardCard,
     PairScore,
     Rate,
@@ -31,6 +32,13 @@ def victim(names: tuple[str, ...] | None = NAMES, classes: int | None = None) ->
     return VictimInfo(
         sha256="4f" * 32, classes=count, class_names=names, input_shape=(3, 8, 8), weights="v.safetensors"
     )
+
+
+EVIDENCE = (
+    Evidence(test="target", kind="patch", target=3, size=2.5, times_smaller=18.6, p_value=8.9e-6),
+    Evidence(test="mixed", kind="additive", size=0.4, times_smaller=1.2, p_value=0.71),
+    Evidence(test="pair", kind="patch", source=0, target=1, size=4.0, times_smaller=2.1, p_value=0.3),
+)
 
 
 def scan(
@@ -55,6 +63,7 @@ def scan(
         "reason": "three pairs stand out",
         "targets": tuple(sorted({t for _, t in detected})),
         "pairs": pairs,
+        "evidence": EVIDENCE,
         "cost": COST,
         "victim": about,
         "images": 900,

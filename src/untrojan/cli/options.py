@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -126,3 +127,11 @@ PlainOutput = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=_COMMON)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_COMMON)]
+
+
+def duration(text: str) -> float:
+    """Seconds in ``90``, ``90s``, ``5m`` or ``1.5h``. Raises UsageError."""
+    found = re.fullmatch(r"(\d{1,7}(?:\.\d{1,6})?)\s*([smh]?)", str(text).strip())
+    if not found or float(found[1]) == 0:
+        raise UsageError(f"'{text}' is not a time; expected one such as 90s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]

@@ -7,6 +7,7 @@ one leaves it to the next.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +19,17 @@ from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.progress import Progress, Silent
-from untrojan.triggers import Trigger
+from untrojan.triggers import TRIGGER_KINDS, Trigger
 
 
 class TriggerFamily(ABC):
-    """A kind of trigger as something to optimise: P triggers side by side, one per problem in the batch."""
+    """A kind of trigger as something to optimise: P triggers side by side, one per problem in the batch.
+
+    ``complete``: a large enough trigger of this kind makes any image into any other.
+    """
 
     kind: ClassVar[str]
+    complete: ClassVar[bool] = True
     learning_rate: ClassVar[float]
     initial_cost: ClassVar[float]
     raise_cost: ClassVar[float]
@@ -46,9 +51,18 @@ class TriggerFamily(ABC):
     def parameters(self, trigger: Trigger) -> list[Tensor]:
         """The inverse of ``trigger``, on the CPU: where a search begins that starts from a known trigger."""
 
+    def plausible(self, size: float, image_shape: tuple[int, int, int]) -> bool:
+        """Whether a trigger of this size can be an attacker's; what honest classifiers obey too counts for nothing."""
+        return True
+
     @abstractmethod
     def strengthened(self, trigger: Trigger) -> Trigger:
         """A stronger trigger of the same look: a smallest one is too weak to move images of other classes."""
+
+    def moved(self, trigger: Trigger, mirror: bool, down: int, right: int) -> Trigger:
+        """The same trigger at another place of the image, mirrored left to right first if asked."""
+        tensors = {name: t.flip(-1) if mirror else t for name, t in trigger.tensors().items()}
+        return TRIGGER_KINDS[self.kind](**{name: t.roll((down, right), (-2, -1)) for name, t in tensors.items()})
 
     @abstractmethod
     def trigger(self, parameters: Sequence[Tensor]) -> Trigger:
@@ -94,6 +108,10 @@ class Budget:
     batch: int = 256
 
 
+class OutOfTimeError(Exception):
+    """A search was given up at its end time. Never leaves this package."""
+
+
 def invert(
     classifier: Classifier,
     family: TriggerFamily,
@@ -102,8 +120,11 @@ def invert(
     *,
     generator: torch.Generator,
     progress: Progress | None = None,
+    ends: float | None = None,
 ) -> list[Inversion]:
     """Invert one trigger per problem; results in the order of the problems.
+
+    ends: the reading of ``time.monotonic`` at which to raise OutOfTimeError, with nothing to show.
 
     The classifier must be in evaluation mode with frozen parameters (``classifier.as_found``). ``generator`` is a CPU
     generator: starts and image draws do not depend on the device.
@@ -114,6 +135,8 @@ def invert(
     slots = max(1, min(len(problems), budget.batch // budget.images))
     batch = _Batch(classifier, family, budget, generator)
     while waiting or batch.size:
+        if ends is not None and time.monotonic() >= ends:
+            raise OutOfTimeError
         while waiting and batch.size < slots:
             take = [waiting.pop() for _ in range(min(len(waiting), slots - batch.size))]
             batch.add(take, [problems[i] for i in take])

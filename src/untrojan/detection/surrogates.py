@@ -19,7 +19,7 @@ from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import FAMILIES
 from untrojan.errors import InconclusiveError
 from untrojan.progress import Progress
-from untrojan.triggers import TRIGGER_KINDS, Trigger
+from untrojan.triggers import Trigger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,7 @@ def moved_copies(
     kept: list[Trigger] = []
     for index in torch.randperm(len(candidates), generator=generator)[: 6 * settings.copies].tolist():
         trigger, (mirror, dy, dx) = candidates[index]
-        tensors = {name: t.flip(-1) if mirror else t for name, t in trigger.tensors().items()}
-        copy = TRIGGER_KINDS[trigger.kind](**{name: t.roll((dy, dx), (-2, -1)) for name, t in tensors.items()})
+        copy = FAMILIES[trigger.kind]().moved(trigger, mirror, dy, dx)
         reached = (classifier.predict(copy.stamp(shown)).argmax(1) == target).float().mean()
         if float(reached) >= settings.copy_level:
             kept.append(copy)

@@ -16,9 +16,20 @@ from untrojan.records import PairScore, Rate
 from untrojan.report import svg
 from untrojan.report.content import NeuronHistogram, ReportContent, TriggerPicture
 from untrojan.report.pictures import ShownTrigger, show
-from untrojan.report.tables import RateRow, cost_rows, count_rows, facts, kinds, rate_rows, top_pairs
+from untrojan.report.tables import RateRow, clearest, cost_rows, count_rows, facts, kinds, rate_rows, top_pairs
 from untrojan.report.verdict import next_steps, verdict
-from untrojan.report.wording import GLOSSARY, SIZE_UNITS, ClassName, Code, interval, number, percent, plain, score_text
+from untrojan.report.wording import (
+    GLOSSARY,
+    SIZE_UNITS,
+    ClassName,
+    Code,
+    interval,
+    number,
+    percent,
+    plain,
+    score_text,
+    small,
+)
 
 PAIRS_BESIDE_MAP = 10
 PAIRS_WITHOUT_MAP = 40
@@ -78,6 +89,7 @@ def render_html(content: ReportContent) -> str:
         verdict=verdict(content),
         tiles=_tiles(content),
         steps=next_steps(content) if content.victim is not None else (),
+        evidence=clearest(content.scan) if content.scan is not None else (),
         kinds=_kind_views(content),
         steps_of_score=svg.SCORE_STEPS,
         pictures=tuple(PictureView(p, SIZE_UNITS.get(p.kind), show(p)) for p in content.pictures),
@@ -106,7 +118,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else plain(value),
     )
-    environment.filters.update(percent=percent, interval=interval, number=number, score_text=score_text)
+    environment.filters.update(percent=percent, interval=interval, number=number, score_text=score_text, small=small)
     environment.tests.update(class_name=lambda p: isinstance(p, ClassName), code=lambda p: isinstance(p, Code))
     return environment
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from untrojan.records import Cost, Evaluation, GuardCard, PairScore, Rate, ScanReport, VictimInfo
+from untrojan.records import Cost, Evaluation, Evidence, GuardCard, PairScore, Rate, ScanReport, VictimInfo
 from untrojan.report.content import ReportContent
 from untrojan.report.wording import duration, measured
 
@@ -61,6 +61,11 @@ def top_pairs(pairs: Sequence[PairScore], limit: int) -> tuple[PairScore, ...]:
         )
 
     return tuple(sorted(pairs, key=rank)[:limit])
+
+
+def clearest(scan: ScanReport, limit: int = 6) -> tuple[Evidence, ...]:
+    """The clearest findings, the one with the smallest p-value first."""
+    return tuple(sorted(scan.evidence, key=lambda e: e.p_value)[:limit])
 
 
 def rate_rows(evaluation: Evaluation) -> tuple[RateRow, ...]:

@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from untrojan.records import Rate
+from untrojan.records import Rate, ScanReport
 from untrojan.report.content import ReportContent
-from untrojan.report.tables import RateRow, cost_rows, count_rows, kinds, rate_rows, top_pairs
+from untrojan.report.tables import RateRow, clearest, cost_rows, count_rows, kinds, rate_rows, top_pairs
 from untrojan.report.verdict import next_steps, verdict
 from untrojan.report.wording import (
     NOT_MEASURED,
@@ -24,6 +24,7 @@ from untrojan.report.wording import (
     percent,
     plain,
     score_text,
+    small,
 )
 
 WIDTH = 100
@@ -60,6 +61,7 @@ class _Printer:
     def report(self, content: ReportContent) -> None:
         self._verdict(content)
         if content.scan is not None:
+            self._evidence(content, content.scan)
             for kind in kinds(content.scan):
                 self._pairs(content, kind)
         if content.evaluation is not None:
@@ -97,6 +99,19 @@ class _Printer:
         for position, step in enumerate(steps, 1):
             numbered.add_row(self._text(f"{position}."), self._text(_spoken(step)))
         self._show(numbered)
+
+    def _evidence(self, content: ReportContent, scan: ScanReport) -> None:
+        rows = clearest(scan)
+        if not rows:
+            return
+        self._heading("The most unusual triggers")
+        table = self._table("kind", "images of", "sent to", "size", "times smaller", "p-value", right=(3, 4, 5))
+        for row in rows:
+            start = "all classes" if row.source is None else ClassName.of(content.victim, row.source).short
+            end = "any other" if row.target is None else ClassName.of(content.victim, row.target).short
+            cells = (row.kind, start, end, number(row.size), f"{number(row.times_smaller)}x", small(row.p_value))
+            table.add_row(*(self._text(cell) for cell in cells))
+        self._show(table)
 
     def _pairs(self, content: ReportContent, kind: str) -> None:
         scan = content.scan

@@ -44,7 +44,7 @@ def verdict(content: ReportContent) -> Verdict:
         return Verdict("unsure", headline, (refusal, *outcome), rest, missed)
     if missed is not None:
         return Verdict("bad", "The scan missed a backdoor", outcome, reason, missed)
-    kinds = sorted({pair.kind for pair in scan.pairs})
+    kinds = sorted({pair.kind for pair in scan.pairs} | set(map(str, scan.settings.get("kinds", ()))))
     searched = f" ({', '.join(kinds)})" if kinds else ""
     sentence = (f"No class is unusually easy to reach with a trigger of the kinds searched for{searched}.",)
     return Verdict("good", "No backdoor found", (sentence, *outcome), reason)
@@ -53,6 +53,11 @@ def verdict(content: ReportContent) -> Verdict:
 def next_steps(content: ReportContent) -> tuple[Sentence, ...]:
     """What to do with the answer, the most important first."""
     scan, guard, evaluation = content.scan, content.guard, content.evaluation
+    if scan is not None and scan.verdict == "inconclusive" and scan.unreached:
+        return (
+            ("Do not treat this classifier as safe.",),
+            ("Give the scan more time: ", Code("untrojan scan … --out DIR --resume"), " goes on where it stopped."),
+        )
     if scan is not None and scan.verdict == "inconclusive":
         return (
             ("Do not treat this classifier as safe.",),

@@ -159,6 +159,15 @@ def probability(p_value: float) -> str:
     return "p-value below 0.0001" if p_value < 1e-4 else f"p-value {number(p_value)}"
 
 
+def small(p_value: float) -> str:
+    """A p-value in a table.
+
+    >>> small(0.0312), small(2e-9)
+    ('0.0312', '<0.0001')
+    """
+    return "<0.0001" if p_value < 1e-4 else number(p_value)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them.
 
@@ -181,6 +190,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Anomaly score",
         "how much easier one class is turned into another than is usual in this classifier: the distance of "
         "1 / trigger size from the median over all pairs, in units of the median absolute deviation.",
+    ),
+    (
+        "p-value",
+        "how often a classifier without a backdoor looks as odd as this one. The scan's own takes into account how "
+        "many triggers were tried; those in the table are of one kind of search each.",
+    ),
+    (
+        "Times smaller",
+        "how many times smaller a trigger is than is usual in this classifier: for all classes at once, than the "
+        "median of the triggers into the other classes; for a pair, than both its classes and their margin let expect.",
     ),
     ("ACC", "accuracy: share of clean test images that get their true class. High is good."),
     (

@@ -1,0 +1,129 @@
+"""Scan the zoo and record every verdict: ``python benchmarks/detection.py --zoo zoo --half calibration``.
+
+Each victim is scanned on images of its test split alone, as a user would scan it; its card is read after the verdict.
+Rows are kept in ``--work`` as they come, so that an interrupted run goes on. What is committed is one record per half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import write_record
+
+from untrojan.classifier import load_victim_folder
+from untrojan.data import load_data
+from untrojan.detection.evidence import usual_candidates
+from untrojan.pipeline import scan
+from untrojan.records import ScanReport
+from untrojan.setting import Setting
+from untrojan.victims.plan import read_plan
+from untrojan.victims.recipe import splits
+from untrojan.victims.zoo import Member, members
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURES = [f"src/untrojan/detection/{name}.py" for name in ("scanner", "evidence", "following", "inversion", "search")]
+
+
+def halves(plan: Path) -> dict[str, str]:
+    """Name of each victim of the plan to its half."""
+    return {str(recipe.name): str(recipe.part) for recipe in read_plan(plan)}
+
+
+def images_for(classes: int) -> int:
+    """How many clean images a scan gets: a few hundred, more where there are many classes."""
+    return max(500, 10 * classes)
+
+
+def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
+    """One victim's verdict beside the truth."""
+    done = folder / (hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16] + ".json")
+    if done.is_file():
+        read: dict[str, Any] = json.loads(done.read_text())
+        return read
+    classifier = load_victim_folder(member.folder)
+    shape = member.card["input_shape"]
+    data = splits(member.recipe)[1] or member.recipe.dataset
+    limit = images_for(len(member.card["class_names"] or range(10)))
+    images = load_data(data, input_shape=(shape[0], shape[1], shape[2]), limit=limit, seed=seed)
+    report = scan(classifier, images.images, images.labels, seed=seed)
+    made = describe(member, report)
+    done.write_text(json.dumps(made))
+    return made
+
+
+def describe(member: Member, report: ScanReport) -> dict[str, Any]:
+    """The verdict, the clearest value of each test, and the card's word on what is in the victim."""
+    card = member.card
+    truth: list[int] = []
+    if card["attack"] not in (None, "none"):
+        truth = sorted({target for _, target in Setting.parse(card["setting"]).pairs(report.victim.classes)})
+    values: dict[str, dict[str, float]] = {}
+    for evidence in report.evidence:
+        key = f"{evidence.test}/{evidence.kind}"
+        if key not in values or evidence.times_smaller > math.exp(values[key]["value"]):
+            values[key] = {"value": round(math.log(evidence.times_smaller), 4), "p_value": evidence.p_value}
+    return {
+        "name": member.name,
+        "dataset": member.recipe.dataset,
+        "classes": report.victim.classes,
+        "attack": card["attack"],
+        "setting": card["setting"],
+        "asr": card["asr"]["value"] if card.get("asr") else None,
+        "acc": card["acc"]["value"],
+        "verdict": report.verdict,
+        "p_value": report.p_value,
+        "targets": list(report.targets),
+        "true_targets": truth,
+        "values": values,
+        "seconds": round(report.cost.seconds, 1),
+        "images_forward": report.cost.images_forward,
+        "images_forward_backward": report.cost.images_forward_backward,
+    }
+
+
+def _row(job: tuple[Member, Path, int]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    made = row(*job)
+    print(f"{made['name']}: {made['verdict']} {made['targets'][:12]} p {made['p_value']}", flush=True)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Scan what is asked for and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--zoo", type=Path, default=ROOT / "zoo")
+    parser.add_argument("--plan", type=Path, default=ROOT / "zoo" / "plan.toml")
+    parser.add_argument("--half", choices=["calibration", "reporting"], required=True)
+    parser.add_argument("--only", default="*")
+    parser.add_argument("--work", type=Path, required=True, help="where finished rows are kept")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    half_of = halves(options.plan)
+    chosen = [m for m in members(options.zoo, options.only) if m.whole and half_of.get(m.name) == options.half]
+    options.work.mkdir(parents=True, exist_ok=True)
+    jobs = [(member, options.work, options.seed) for member in chosen]
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        rows = pool.map(_row, jobs, chunksize=1)
+    tests = sorted({key.partition("/")[0] for made in rows for key in made["values"]})
+    write_record(
+        options.out,
+        name=options.out.stem,
+        script=__file__,
+        seed=options.seed,
+        results={"half": options.half, "usual": {t: usual_candidates(t) for t in tests}, "victims": rows},
+        measures=MEASURES,
+    )
+
+
+if __name__ == "__main__":
+    main()

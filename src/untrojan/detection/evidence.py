@@ -1,0 +1,147 @@
+"""From log ratios to p-values: how often an honest classifier would look as odd as this one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from untrojan.detection.anomaly import Array, below_the_others, below_two_way_fit, log_sizes
+from untrojan.detection.inversion import Inversion
+from untrojan.detection.null import CLASSES, NULL, PROBES
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One trigger, and by how much it is smaller than usual (``value``, a log ratio).
+
+    test: "target", one trigger from all classes into ``target``; "mixed", one from all classes to whatever other one;
+    "pair", from ``source`` to ``target``; "source", from ``source`` to whatever other one. number: which of several
+    starts. candidates: how many values of this test and kind were compared.
+    """
+
+    test: str
+    kind: str
+    value: float
+    size: float
+    candidates: int
+    source: int | None = None
+    target: int | None = None
+    number: int = 0
+    plausible: bool = True
+
+    @property
+    def z(self) -> float:
+        """``value`` in the scale of its test's null: comparable between tests and kinds."""
+        return standardised(self.test, self.kind, self.value, self.candidates)
+
+    @property
+    def p_value(self) -> float:
+        """How often the largest value of this test and kind is at least this in an honest classifier; 1 for a trigger
+        that is too large to be an attacker's."""
+        return gumbel_tail(self.z) if self.plausible else 1.0
+
+
+def standardised(test: str, kind: str, value: float, candidates: int) -> float:
+    """(value - location) / scale of the Gumbel null for the largest of ``candidates`` values."""
+    location, scale = NULL[test, kind]
+    return (value - location) / scale - math.log(candidates / usual_candidates(test))
+
+
+def usual_candidates(test: str) -> int:
+    """How many values the null of a test was fitted to the largest of."""
+    return {"pair": CLASSES * (CLASSES - 1), "mixed": PROBES}.get(test, CLASSES)
+
+
+def gumbel_tail(z: float) -> float:
+    """P(Z > z) of the standard Gumbel distribution.
+
+    >>> round(gumbel_tail(0.0), 4), round(gumbel_tail(4.6), 4)
+    (0.6321, 0.01)
+    """
+    return -math.expm1(-math.exp(-max(z, -30.0)))
+
+
+def union(p_values: Collection[float]) -> float:
+    """One p-value for the smallest of several (Sidak): right if they are independent, too large if they are not."""
+    if not p_values:
+        return 1.0
+    return -math.expm1(len(p_values) * math.log1p(-min(min(p_values), 1 - 1e-12)))
+
+
+def verdict_p_value(findings: Sequence[Finding]) -> float:
+    """The p-value of the victim: the smallest over all tests and kinds, corrected for their number."""
+    return union(list(smallest(findings).values()))
+
+
+def smallest(findings: Sequence[Finding]) -> Mapping[tuple[str, str], float]:
+    """The smallest p-value by (test, kind)."""
+    least: dict[tuple[str, str], float] = {}
+    for finding in findings:
+        key = finding.test, finding.kind
+        least[key] = min(least.get(key, 1.0), finding.p_value)
+    return least
+
+
+def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
+    """Those that would alone make the verdict, the clearest first."""
+    tests = len(smallest(findings))
+    odd = [f for f in findings if union([f.p_value] * tests) < alpha]
+    return sorted(odd, key=lambda f: -f.z)
+
+
+@dataclass
+class KindResults:
+    """The inversions of one kind of trigger, by what they were for; empty where it was not searched."""
+
+    targets: dict[int, Inversion] = field(default_factory=dict)
+    probes: dict[int, Inversion] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], Inversion] = field(default_factory=dict)
+    sources: dict[int, Inversion] = field(default_factory=dict)
+
+
+MARGIN_POWER = 0.75
+"""How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
+
+
+def findings_of(
+    kind: str, result: KindResults, margins: Array, plausible: Callable[[float], bool] = lambda size: True
+) -> list[Finding]:
+    """Every size of a kind against those it is to be compared with.
+
+    margins: ``log_margins``, float64 [K, K].
+    """
+    found: list[Finding] = []
+
+    def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
+        if inversion.size is not None and np.isfinite(value):
+            fits = plausible(inversion.size)
+            found.append(Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, **where))
+
+    logs = log_sizes([i.size for i in result.targets.values()])
+    for (target, inversion), value in zip(result.targets.items(), below_the_others(logs), strict=True):
+        add("target", value, inversion, len(logs), target=target)
+    for number, inversion in result.probes.items():
+        if len(logs) > 1:
+            add("mixed", np.median(logs) - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
+    matrix = np.full(margins.shape, np.nan)
+    for pair, size in zip(result.pairs, log_sizes([i.size for i in result.pairs.values()]), strict=True):
+        matrix[pair] = size - MARGIN_POWER * margins[pair]
+    values = below_two_way_fit(matrix) if result.pairs else matrix
+    for (s, t), inversion in result.pairs.items():
+        add("pair", values[s, t], inversion, len(result.pairs), source=s, target=t)
+    logs = log_sizes([i.size for i in result.sources.values()])
+    for (source, inversion), value in zip(result.sources.items(), below_the_others(logs), strict=True):
+        add("source", value, inversion, len(logs), source=source)
+    return found
+
+
+def inversion_of(finding: Finding, result: KindResults) -> Inversion:
+    """What a finding is about."""
+    if finding.source is not None and finding.target is not None:
+        return result.pairs[finding.source, finding.target]
+    if finding.source is not None:
+        return result.sources[finding.source]
+    return result.probes[finding.number] if finding.target is None else result.targets[finding.target]

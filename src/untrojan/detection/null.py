@@ -1,0 +1,22 @@
+"""How small triggers get in honest classifiers: what every verdict is measured against.
+
+Made by ``benchmarks/calibration.py`` from the clean victims of the zoo's calibration half; a test compares it with the
+record. For each test and kind: location and scale of a Gumbel distribution, the law of the largest of many values,
+fitted to the largest value of each clean victim.
+"""
+
+NULL: dict[tuple[str, str], tuple[float, float]] = {
+    ("target", "patch"): (0.473, 0.170),
+    ("target", "additive"): (0.309, 0.132),
+    ("target", "warp"): (0.35, 0.1),
+    ("mixed", "patch"): (0.536, 0.158),
+    ("mixed", "additive"): (0.406, 0.199),
+    ("mixed", "warp"): (0.9, 0.12),
+    ("pair", "patch"): (0.712, 0.199),
+    ("pair", "additive"): (0.330, 0.075),
+    ("source", "patch"): (0.7, 0.2),
+    ("source", "additive"): (0.4, 0.1),
+}
+
+CLASSES, PROBES = 10, 5
+"""Of the scans that the null was fitted to; the largest of more values is larger."""

@@ -1,0 +1,106 @@
+"""p-values: against scipy, and on values made up."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import gumbel_r, kstest
+
+from untrojan.detection.evidence import (
+    Finding,
+    KindResults,
+    findings_of,
+    gumbel_tail,
+    inversion_of,
+    significant,
+    standardised,
+    union,
+    usual_candidates,
+    verdict_p_value,
+)
+from untrojan.detection.inversion import Inversion
+from untrojan.detection.null import NULL
+
+
+def sized(size: float | None) -> Inversion:
+    return Inversion(None, size, 1.0, 1)
+
+
+@given(st.floats(-20, 50))
+def test_the_tail_is_that_of_scipy(z: float) -> None:
+    assert gumbel_tail(z) == pytest.approx(gumbel_r.sf(z), rel=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_the_union_is_that_of_independent_tests(p_values: list[float]) -> None:
+    assert union(p_values) == pytest.approx(1 - (1 - min(p_values)) ** len(p_values), abs=1e-9)
+
+
+def test_the_union_keeps_tiny_p_values() -> None:
+    assert union([1e-18, 0.5]) == pytest.approx(2e-18)
+    assert union([]) == 1.0
+
+
+@pytest.mark.parametrize(("test", "kind"), NULL)
+def test_p_values_are_uniform_where_the_null_holds(test: str, kind: str) -> None:
+    """The largest of n times as many values, each of the same law, is judged by the same standard."""
+    location, scale = NULL[test, kind]
+    usual = usual_candidates(test)
+    for factor in (1, 4):
+        maxima = gumbel_r.rvs(location, scale, size=(2000, factor), random_state=1).max(1)
+        p = [gumbel_tail(standardised(test, kind, x, factor * usual)) for x in maxima]
+        assert kstest(p, "uniform").pvalue > 0.01
+
+
+def made_up(sizes: list[float], odd: int | None = None) -> list[Finding]:
+    values = list(sizes)
+    if odd is not None:
+        values[odd] /= 30
+    result = KindResults(targets={t: sized(s) for t, s in enumerate(values)})
+    return findings_of("patch", result, np.zeros((len(values), len(values))))
+
+
+def test_a_target_far_below_the_others_is_significant_and_only_that() -> None:
+    sizes = np.exp(np.random.default_rng(0).normal(3, 0.2, size=10)).tolist()
+    assert significant(made_up(sizes), 0.01) == []
+    odd = significant(made_up(sizes, 7), 0.01)
+    assert [(f.test, f.target) for f in odd] == [("target", 7)]
+    assert verdict_p_value(made_up(sizes, 7)) < 0.01 < verdict_p_value(made_up(sizes))
+
+
+def test_pairs_are_compared_with_what_their_margin_lets_expect() -> None:
+    rng = np.random.default_rng(1)
+    logs = rng.normal(3, 0.1, size=(10, 10))
+    margins = np.zeros((10, 10))
+    logs[9, 1], margins[9, 1] = 3 - 1.5, -2.0
+    result = KindResults(pairs={(s, t): sized(math.exp(logs[s, t])) for s in range(10) for t in range(10) if s != t})
+    alike = {(f.source, f.target): f for f in findings_of("patch", result, margins)}
+    blind = {(f.source, f.target): f for f in findings_of("patch", result, np.zeros((10, 10)))}
+    assert blind[9, 1].value > 1.3
+    assert alike[9, 1].value < 0.3
+
+
+def test_a_search_that_found_nothing_is_no_finding() -> None:
+    result = KindResults(targets={0: sized(None), 1: sized(2.0), 2: sized(None)})
+    assert [f.target for f in findings_of("warp", result, np.zeros((3, 3)))] == [1]
+    assert findings_of("warp", KindResults(targets={0: sized(None)}), np.zeros((3, 3))) == []
+
+
+def test_every_finding_leads_back_to_its_search() -> None:
+    result = KindResults(
+        targets={t: sized(10.0 + t) for t in range(6)},
+        probes={0: sized(3.0), 1: sized(4.0)},
+        pairs={(s, t): sized(5.0 + s + t) for s in range(6) for t in range(6) if s != t},
+        sources={s: sized(7.0 + s) for s in range(6)},
+    )
+    found = findings_of("patch", result, np.zeros((6, 6)))
+    assert {f.test for f in found} == {"target", "mixed", "pair", "source"}
+    assert all(inversion_of(f, result).size == f.size for f in found)
+
+
+def test_more_classes_ask_for_more() -> None:
+    assert Finding("target", "patch", 1.5, 1.0, 200).p_value > Finding("target", "patch", 1.5, 1.0, 10).p_value

@@ -1,0 +1,100 @@
+"""The scan as a whole, on networks whose backdoor is written by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import untrojan
+from planted import CLASSES, SIDE, planted_images
+from untrojan.classifier import Classifier
+from untrojan.detection.inversion import Budget
+from untrojan.detection.scanner import ScanSettings, log_margins
+
+# In these networks the row is the class, so that a warp by a pixel is no attack.
+QUICK = ScanSettings(
+    kinds=("patch", "additive"),
+    targets=Budget(steps=80, images=16, level=0.75),
+    pairs={"patch": Budget(steps=50, images=6), "additive": Budget(steps=80, images=6)},
+)
+
+
+class Switch(nn.Module):
+    """Rows tell the classes; where pixel (7, 7) is bright, ``attack`` [K, K] takes the place of the identity."""
+
+    def __init__(self, attack: torch.Tensor):
+        super().__init__()
+        self.read = nn.Linear(SIDE * SIDE, CLASSES, bias=False)
+        with torch.no_grad():
+            self.read.weight.zero_()
+            for c in range(CLASSES):
+                self.read.weight.view(CLASSES, SIDE, SIDE)[c, c] = 1.0
+        self.register_buffer("attack", attack)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        on = torch.sigmoid(30 * (x[:, 0, 7, 7] - 0.4))[:, None]
+        honest = 2 * self.read(x.flatten(1))
+        return (1 - on) * honest + on * honest @ self.attack
+
+
+def scan(attack: torch.Tensor, **options):
+    images, labels = planted_images()
+    return untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=QUICK, **options)
+
+
+def test_all_to_all_is_found_pair_by_pair():
+    report = scan(torch.eye(CLASSES).roll(1, 1))
+    assert report.verdict == "backdoor"
+    assert report.p_value < 0.01
+    found = {(p.source, p.target) for p in report.pairs if p.detected}
+    assert found == {(c, (c + 1) % CLASSES) for c in range(CLASSES)}
+    assert {e.test for e in report.evidence if e.p_value < 0.001} >= {"mixed"}
+
+
+def test_one_pair_is_found_and_only_that():
+    attack = torch.eye(CLASSES)
+    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    report = scan(attack)
+    assert report.verdict == "backdoor"
+    assert {(p.source, p.target) for p in report.pairs if p.detected} == {(1, 4)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_honest_network_is_clean_and_its_p_value_is_not_small(seed):
+    report = scan(torch.eye(CLASSES), seed=seed)
+    assert report.verdict == "clean"
+    assert report.p_value > 0.05
+    assert not report.triggers
+
+
+def test_with_many_classes_the_pairs_are_not_all_searched():
+    images, labels = planted_images()
+    attack = torch.eye(CLASSES).roll(1, 1)
+    settings = ScanSettings(kinds=("patch",), targets=QUICK.targets, most_pairs=10)
+    report = untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=settings)
+    assert report.targets == tuple(range(CLASSES))
+    assert len(report.pairs) == CLASSES, "a row for each detected pair alone"
+    assert all(p.size is not None for p in report.pairs)
+    assert "pair" not in {e.test for e in report.evidence}
+
+
+def test_a_class_without_images_may_still_be_a_target():
+    images, labels = planted_images()
+    attack = torch.zeros(CLASSES, CLASSES)
+    attack[:, 3] = 1.0
+    kept = labels != 3
+    report = untrojan.scan(Classifier(Switch(attack).eval()), images[kept], labels[kept], settings=QUICK)
+    assert report.verdict == "backdoor"
+    assert report.targets == (3,)
+
+
+def test_margins_have_a_floor():
+    images, labels = planted_images()
+    floats = images.float() / 255
+    classifier = Classifier(Switch(torch.eye(CLASSES)).eval())
+    margins = log_margins(classifier, {c: floats[labels == c] for c in range(CLASSES - 1)}, CLASSES)
+    assert margins.shape == (CLASSES, CLASSES)
+    assert torch.from_numpy(margins).isnan().sum() == CLASSES - 1 + CLASSES
+    swapped = log_margins(classifier, {0: floats[labels == 1], 1: floats[labels == 1]}, CLASSES)
+    assert torch.from_numpy(swapped).isfinite().sum() == 2 * (CLASSES - 1)

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from record import write_record
 
-from untrojan.classifier import load_victim_folder
 from untrojan.data import load_data
 from untrojan.detection.evidence import usual_candidates
+from untrojan.loading import load_victim
 from untrojan.pipeline import scan
 from untrojan.records import ScanReport
 from untrojan.setting import Setting
@@ -48,7 +48,7 @@ def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
     if done.is_file():
         read: dict[str, Any] = json.loads(done.read_text())
         return read
-    classifier = load_victim_folder(member.folder)
+    classifier = load_victim(member.folder)
     shape = member.card["input_shape"]
     data = splits(member.recipe)[1] or member.recipe.dataset
     limit = images_for(len(member.card["class_names"] or range(10)))

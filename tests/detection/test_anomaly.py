@@ -93,7 +93,8 @@ def test_where_nothing_was_found_the_largest_size_stands_in() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=12))
 def test_each_is_compared_with_the_others(values: list[float]) -> None:
     logs = np.array(values)
-    expected = [np.median(values[:i] + values[i + 1 :]) - v for i, v in enumerate(values)]
+    usual = min if len(values) <= 5 else np.median
+    expected = [usual(values[:i] + values[i + 1 :]) - v for i, v in enumerate(values)]
     np.testing.assert_allclose(below_the_others(logs), expected, atol=1e-12)
 
 

@@ -98,3 +98,28 @@ def test_margins_have_a_floor():
     assert torch.from_numpy(margins).isnan().sum() == CLASSES - 1 + CLASSES
     swapped = log_margins(classifier, {0: floats[labels == 1], 1: floats[labels == 1]}, CLASSES)
     assert torch.from_numpy(swapped).isfinite().sum() == 2 * (CLASSES - 1)
+
+
+class Few(nn.Module):
+    """Three classes, told by rows; a bright pixel (7, 7) sends everything to class 1, if ``attacked``."""
+
+    def __init__(self, attacked: bool):
+        super().__init__()
+        self.attacked = attacked
+        self.read = nn.Linear(SIDE * SIDE, 3, bias=False)
+        with torch.no_grad():
+            self.read.weight.zero_()
+            for c in range(3):
+                self.read.weight.view(3, SIDE, SIDE)[c, c] = 2.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        extra = 40 * torch.sigmoid(10 * (x[:, 0, 7, 7] - 0.5)) * self.attacked
+        return self.read(x.flatten(1)) + extra[:, None] * torch.tensor([0.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("attacked", [True, False])
+def test_three_classes_suffice_for_a_verdict(attacked):
+    images, labels = planted_images()
+    kept = labels < 3
+    report = untrojan.scan(Classifier(Few(attacked).eval()), images[kept], labels[kept], settings=QUICK)
+    assert (report.verdict, report.targets) == (("backdoor", (1,)) if attacked else ("clean", ()))

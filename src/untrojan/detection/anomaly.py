@@ -36,11 +36,21 @@ def log_sizes(sizes: Sequence[float | None]) -> Array:
     return logs if np.isnan(logs).all() else np.where(np.isnan(logs), np.nanmax(logs), logs)
 
 
+FEW = 5
+"""Below so many classes there is too little to take a median of, or to fit."""
+
+
+def usual(logs: Array) -> float:
+    """What is usual among values: their median; of fewer than five the smallest, so that no ordinary value seems odd
+    because the others happen to be large."""
+    return float(np.median(logs) if logs.size >= FEW else np.min(logs))
+
+
 def below_the_others(logs: Array) -> Array:
-    """By how much each is under the median of the others: float64 [n]. Of two, each is compared with the other."""
+    """By how much each is under what is usual among the others: float64 [n]; 0 if there are no others."""
     if logs.size < 2:
         return np.zeros(logs.shape)
-    return np.array([np.median(np.delete(logs, i)) for i in range(logs.size)]) - logs
+    return np.array([usual(np.delete(logs, i)) for i in range(logs.size)]) - logs
 
 
 def below_two_way_fit(logs: Array, sweeps: int = 20) -> Array:
@@ -50,7 +60,7 @@ def below_two_way_fit(logs: Array, sweeps: int = 20) -> Array:
     since alone it can stop short where entries are missing. NaN marks those, such as the diagonal. Fewer than five
     classes leave too little to fit: all 0.
     """
-    if len(logs) < 5:
+    if len(logs) < FEW:
         return np.where(np.isnan(logs), np.nan, 0.0)
     rest = np.array(logs, dtype=np.float64)
     for centre in (np.mean, np.median):

@@ -1,14 +1,17 @@
 """Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json --out RECORD --write``.
 
 The largest value of each test and kind in each clean victim of ten classes of the calibration half is one observation;
-a Gumbel distribution is fitted to them by maximum likelihood. ``--write`` puts the result into
-``src/untrojan/detection/null.py``.
+a Gumbel distribution is fitted to them by maximum likelihood. Its scale is raised where the largest observation would
+be larger than the largest of so many mostly is: a heavy tail must not make false alarms. ``--write`` puts the result
+into ``src/untrojan/detection/null.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,14 +38,38 @@ def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]
 
 def fitted(values: Sequence[float]) -> dict[str, float]:
     """Location, scale, how many observations, and how well they fit (Kolmogorov-Smirnov)."""
-    location, scale = gumbel_r.fit(values)
+    location, likely = gumbel_r.fit(values)
+    scale = max(likely, (max(values) - location) / (math.log(len(values)) + 1))
     fit = kstest(values, gumbel_r(location, scale).cdf)
     return {
         "location": round(float(location), 3),
         "scale": round(float(scale), 3),
+        "likely_scale": round(float(likely), 3),
         "victims": len(values),
         "largest": round(float(np.max(values)), 3),
         "ks_p_value": round(float(fit.pvalue), 3),
+    }
+
+
+def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits."""
+    least = []
+    for victim in victims:
+        if victim["attack"] in (None, "none") and victim["classes"] == CLASSES:
+            p = [
+                gumbel_r.sf(entry["value"], null[key]["location"], null[key]["scale"])
+                for key, entry in victim["values"].items()
+                if entry["p_value"] < 1  # larger than an attacker's: counts for nothing
+            ]
+            least.append(min(p, default=1.0))
+    exponential = -np.log1p(-np.array(least))
+    tests = 1 / float(exponential.mean())
+    combined = -np.expm1(-tests * exponential)
+    return {
+        "tests": round(tests, 2),
+        "ks_p_value": round(float(kstest(combined, "uniform").pvalue), 3),
+        "below_1_percent": float((combined < 0.01).mean()),
+        "below_5_percent": float((combined < 0.05).mean()),
     }
 
 
@@ -55,11 +82,13 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     return "".join(rows)
 
 
-def replaced(text: str, entries: str) -> str:
-    """``null.py`` with other entries."""
+def replaced(text: str, entries: str, tests: float) -> str:
+    """``null.py`` with other entries; those that are not fitted stay."""
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + entries + END + after
+    old, _, after = rest.partition(END)
+    kept = "".join(line for line in old.splitlines(keepends=True) if '("source"' in line)
+    after = re.sub(r"TESTS = [0-9.]+", f"TESTS = {tests}", after)
+    return before + BEGIN + entries + kept + END + after
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,12 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = json.loads(options.detection.read_text())["results"]
     if results["half"] != "calibration":
         raise SystemExit(f"{options.detection}: of the {results['half']} half; a null is fitted on the other one")
-    null = {key: fitted(values) for key, values in sorted(observations(results["victims"]).items())}
-    print(lines(null), end="")
+    victims = results["victims"]
+    null = {key: fitted(values) for key, values in sorted(observations(victims).items())}
+    union = effective_tests(victims, null)
+    print(lines(null), union, sep="")
     if options.write:
-        NULL.write_text(replaced(NULL.read_text(), lines(null)))
+        NULL.write_text(replaced(NULL.read_text(), lines(null), union["tests"]))
     if options.out:
-        write_record(options.out, name=options.out.stem, script=__file__, seed=0, results={"null": null})
+        write_record(
+            options.out, name=options.out.stem, script=__file__, seed=0, results={"null": null, "union": union}
+        )
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from untrojan.detection.anomaly import Array, below_the_others, below_two_way_fit, log_sizes, usual
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import CLASSES, NULL, PROBES
+from untrojan.detection.null import CLASSES, NULL, PROBES, TESTS
 
 
 @dataclass(frozen=True)
@@ -64,32 +64,19 @@ def gumbel_tail(z: float) -> float:
     return -math.expm1(-math.exp(-max(z, -30.0)))
 
 
-def union(p_values: Collection[float]) -> float:
-    """One p-value for the smallest of several (Sidak): right if they are independent, too large if they are not."""
-    if not p_values:
-        return 1.0
-    return -math.expm1(len(p_values) * math.log1p(-min(min(p_values), 1 - 1e-12)))
+def union(p_value: float, tests: float = TESTS) -> float:
+    """The p-value of the smallest of as many as ``tests`` independent ones (Sidak)."""
+    return -math.expm1(tests * math.log1p(-min(p_value, 1 - 1e-12)))
 
 
 def verdict_p_value(findings: Sequence[Finding]) -> float:
-    """The p-value of the victim: the smallest over all tests and kinds, corrected for their number."""
-    return union(list(smallest(findings).values()))
-
-
-def smallest(findings: Sequence[Finding]) -> Mapping[tuple[str, str], float]:
-    """The smallest p-value by (test, kind)."""
-    least: dict[tuple[str, str], float] = {}
-    for finding in findings:
-        key = finding.test, finding.kind
-        least[key] = min(least.get(key, 1.0), finding.p_value)
-    return least
+    """The p-value of the victim: the smallest one of all, corrected for how many tests there were in effect."""
+    return union(min((f.p_value for f in findings), default=1.0))
 
 
 def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
     """Those that would alone make the verdict, the clearest first."""
-    tests = len(smallest(findings))
-    odd = [f for f in findings if union([f.p_value] * tests) < alpha]
-    return sorted(odd, key=lambda f: -f.z)
+    return sorted((f for f in findings if union(f.p_value) < alpha), key=lambda f: -f.z)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from untrojan.detection.evidence import (
     Finding,
     KindResults,
     findings_of,
+    inversion_of,
     significant,
     verdict_p_value,
 )
@@ -44,9 +45,9 @@ class ScanSettings:
 
     targets: the search for one trigger from all classes into each; pairs: for each pair, by kind, where there are at
     most ``most_pairs`` of them; sources: for one from each class to whatever other one, where there are more; probe:
-    for one that moves images of all classes to whatever other class, from the ``probes`` triggers of pairs or sources
-    that move most of ``trial`` images for their size, or from random ones for a kind that has none. alpha: the verdict
-    is "backdoor" where the p-value is below.
+    for one that moves images of all classes to whatever other class, from ``probes`` triggers of pairs or sources, the
+    oddest and those that move most of ``trial`` images for their size, or from random ones for a kind that has none.
+    alpha: the verdict is "backdoor" where the p-value is below.
     """
 
     kinds: tuple[str, ...] = tuple(FAMILIES)
@@ -91,9 +92,9 @@ def scan_pairs(searches: Searches, images: Tensor, labels: Tensor, settings: Sca
     for kind in settings.pairs:
         if kind in results:
             _search_pairs(searches, FAMILIES[kind](), sources, classes, settings, results[kind])
-    for kind in settings.kinds:
-        results[kind].probes = _probe(searches, FAMILIES[kind](), images, labels, settings, results[kind])
     margins = log_margins(searches.classifier, sources, classes)
+    for kind in settings.kinds:
+        results[kind].probes = _probe(searches, FAMILIES[kind](), images, labels, settings, results[kind], margins)
     findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
     for kind, result in results.items():
@@ -129,6 +130,7 @@ def _probe(
     labels: Tensor,
     settings: ScanSettings,
     result: KindResults,
+    margins: Array,
 ) -> dict[int, Inversion]:
     """One trigger for all classes, whatever becomes of them: it need not be known who is sent where.
 
@@ -136,10 +138,15 @@ def _probe(
     thirds of the images; from the trigger of one of the attacker's pairs it does, and from that of two classes that are
     merely alike it ends at something large.
     """
-    found = [*result.pairs.values(), *result.sources.values()]
-    starts: Sequence[Trigger | None] = [None] * settings.probes
-    if found:
-        starts = _farthest_reaching(searches, family, found, images, labels, settings)
+    starts: list[Trigger | None] = [None] * settings.probes
+    if result.pairs or result.sources:
+        findings = findings_of(family.kind, result, margins)
+        alone = [f for f in sorted(findings, key=lambda f: -f.value) if f.test in ("pair", "source")]
+        oddest = [inversion_of(f, result) for f in alone[: settings.probes // 2]]
+        found = [*result.pairs.values(), *result.sources.values()]
+        chosen = [*oddest, *_farthest_reaching(searches, family, found, images, labels, settings)]
+        triggers = {id(i): i.trigger for i in chosen if i.trigger is not None}
+        starts = [family.strengthened(trigger) for trigger in list(triggers.values())[: settings.probes]]
     problems = {i: Problem(images, -1, labels=labels, start=start) for i, start in enumerate(starts)}
     return searches.run("all classes to any", family, problems, settings.probe)
 
@@ -151,17 +158,17 @@ def _farthest_reaching(
     images: Tensor,
     labels: Tensor,
     settings: ScanSettings,
-) -> list[Trigger]:
-    """The triggers that move most images of all classes for their size, a little stronger than they were found."""
+) -> list[Inversion]:
+    """Those whose trigger moves most images of all classes for its size."""
     index = searches.choose(f"{family.kind} trial", len(images), settings.trial)
     shown, truth = images[index], labels[index]
-    reach: list[tuple[float, Trigger]] = []
+    reach: list[tuple[float, Inversion]] = []
     for inversion in found:
         if inversion.trigger is not None and inversion.size:
             answers = searches.classifier.predict(inversion.trigger.stamp(shown)).argmax(1)
-            reach.append((float((answers != truth).float().mean()) / inversion.size, inversion.trigger))
+            reach.append((float((answers != truth).float().mean()) / inversion.size, inversion))
     reach.sort(key=lambda row: -row[0])
-    return [family.strengthened(trigger) for _, trigger in reach[: settings.probes]]
+    return [inversion for _, inversion in reach[: settings.probes]]
 
 
 def _search_pairs(

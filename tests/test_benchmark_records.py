@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy.stats import gumbel_r
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins
+from untrojan.detection.null import NULL, TESTS
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -110,3 +112,47 @@ def test_the_dense_form_that_it_races_with_is_the_oracle(monkeypatch: pytest.Mon
     assert torch.allclose(
         dense(values, bins, 20.0), dense_histogram(values, bins.low, bins.counts, 0.3, 20.0), atol=1e-12
     )
+
+
+def test_the_null_is_the_one_of_the_record() -> None:
+    results = json.loads((BENCHMARKS / "records" / "calibration.json").read_text())["results"]
+    for key, fit in results["null"].items():
+        test, _, kind = key.partition("/")
+        assert NULL[test, kind] == (fit["location"], fit["scale"]), f"{key}: run benchmarks/calibration.py --write"
+    assert results["union"]["tests"] == TESTS
+    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "source"}
+
+
+def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibration = script("calibration", monkeypatch)
+    values = gumbel_r.rvs(0.5, 0.2, size=400, random_state=0)
+    fit = calibration["fitted"](values.tolist())
+    assert fit["location"] == pytest.approx(0.5, abs=0.04)
+    assert fit["scale"] == pytest.approx(0.2, abs=0.04)
+    heavy = calibration["fitted"]([*values[:100].tolist(), 3.0])
+    assert heavy["scale"] > 1.5 * heavy["likely_scale"], "one that lies far out is not called impossible"
+
+
+def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibration = script("calibration", monkeypatch)
+    draws = gumbel_r.rvs(size=(500, 3), random_state=1)
+    victims = [
+        {"attack": None, "classes": 10, "values": {f"t/{i}": {"value": x, "p_value": 0.5} for i, x in enumerate(row)}}
+        for row in draws
+    ]
+    null = {f"t/{i}": {"location": 0.0, "scale": 1.0} for i in range(3)}
+    assert calibration["effective_tests"](victims, null)["tests"] == pytest.approx(3.0, abs=0.3)
+    assert calibration["observations"]([*victims, {"attack": "badnet"}, {"attack": None, "classes": 43}]).keys() == set(
+        null
+    )
+
+
+def test_the_null_is_written_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibration = script("calibration", monkeypatch)
+    text = calibration["NULL"].read_text()
+    fits = {
+        f"{t}/{k}": {"location": location, "scale": scale}
+        for (t, k), (location, scale) in NULL.items()
+        if t != "source"
+    }
+    assert calibration["replaced"](text, calibration["lines"](fits), TESTS) == text

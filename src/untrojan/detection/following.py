@@ -95,9 +95,10 @@ def _lead(
 ) -> _Lead:
     if finding.test == "mixed":
         return _Lead(finding, trigger, _moves(searches, trigger, sources, settings))
-    # The smallest trigger for some classes is too weak for others.
-    strong = family.strengthened(trigger)
-    moves = _moves(searches, strong, sources, settings, finding.target if finding.test == "target" else None)
+    # The smallest trigger for some classes is too weak for others; a warp, made stronger, may be another one.
+    target = finding.target if finding.test == "target" else None
+    moves = _moves(searches, trigger, sources, settings, target)
+    moves |= _moves(searches, family.strengthened(trigger), sources, settings, target)
     if finding.test == "pair" and finding.source is not None and finding.target is not None:
         moves[finding.source, finding.target] = 1.0
     return _Lead(finding, trigger, moves)

@@ -102,14 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--zoo", type=Path, default=ROOT / "zoo")
     parser.add_argument("--plan", type=Path, default=ROOT / "zoo" / "plan.toml")
     parser.add_argument("--half", choices=["calibration", "reporting"], required=True)
-    parser.add_argument("--only", default="*")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of names")
     parser.add_argument("--work", type=Path, required=True, help="where finished rows are kept")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     half_of = halves(options.plan)
-    chosen = [m for m in members(options.zoo, options.only) if m.whole and half_of.get(m.name) == options.half]
+    wanted = {m.name: m for pattern in options.only for m in members(options.zoo, pattern)}
+    chosen = [m for _, m in sorted(wanted.items()) if m.whole and half_of.get(m.name) == options.half]
     options.work.mkdir(parents=True, exist_ok=True)
     jobs = [(member, options.work, options.seed) for member in chosen]
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:

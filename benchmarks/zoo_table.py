@@ -39,7 +39,10 @@ def group(card: dict[str, Any]) -> Key:
         "–" if not card["count"] else f"{card['count']:.0%}" if isinstance(card["count"], float) else str(card["count"])
     )
     name = card["attack"] + (f" ({options})" if options else "")
-    return data, card["model"].partition("&")[0].replace("?", ", "), name, card["setting"] or "", count
+    setting = card["setting"] or ""
+    if data == "digits":  # whose target classes differ from seed to seed
+        setting = setting.partition(":")[0]
+    return data, card["model"].partition("&")[0].replace("?", ", "), name, setting, count
 
 
 def lines(found: list[dict[str, Any]]) -> list[str]:

@@ -40,3 +40,10 @@ def test_the_cards_of_the_zoo_are_those_of_its_plan() -> None:
 @pytest.mark.parametrize("name", ["zoo/plan.toml", "benchmarks/paper_scale.toml"])
 def test_plans_can_be_read(name: str) -> None:
     assert len(read_plan(ROOT / name)) > 50
+
+
+def test_the_tables_of_the_scans_are_made_from_their_records() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "detection_table.py"), run_name="benchmark")
+    page = script["PAGE"].read_text()
+    assert script["tables"]() in page, "run python benchmarks/detection_table.py --write"
+    assert script["tables"]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -110,37 +111,18 @@ def repair(
         )
     correction = CORRECTIONS[method](**(options or {}))
     rows: list[dict[str, Tensor]] = []
-    chosen: dict[int, Surrogates] = {}
+    prepared: dict[int, _Prepared] = {}
     own: dict[int, Tensor] = {}
-    answers: dict[int, tuple[int, ...]] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         logits = classifier.predict(images)
         for target in report.targets:
-            own[target] = logits[labels == target]
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
-            sources = report.sources(target)
-            among = torch.isin(labels, torch.tensor(sources, device=labels.device))
-            if not bool(among.any()):
-                raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
-            kinds = sorted({p.kind for p in report.pairs if p.detected and p.target == target})
-            few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
-            known = {kind: trigger for (into, kind), trigger in report.triggers.items() if few and into == target}
-            chosen[target] = surrogates_for(
-                classifier,
-                kinds,
-                images[among],
-                target,
-                settings.for_few_sources() if few else settings,
-                starts=known,
-                generator=generator,
-                progress=progress,
-            )
-            if few:
-                moved = classes_moved(classifier, chosen[target].smallest, images, labels, target, settings)
-                answers[target] = tuple(sorted({*sources, *moved}))
-            task = Task(target, images[among], images[labels == target], chosen[target].shown)
-            rows.append(correction.fit(classifier, task, generator=generator, progress=progress))
+            own[target] = logits[labels == target]
+            made = _prepare(classifier, report, target, images, labels, settings, generator, progress)
+            rows.append(correction.fit(classifier, made.task, generator=generator, progress=progress))
+            prepared[target] = made
+    answers = {target: made.answers for target, made in prepared.items() if made.answers is not None}
     theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     among_classes = allowed(answers, report.targets, report.victim.classes) if answers else None
     limits = among_classes if among_classes is not None else [None] * len(report.targets)
@@ -161,11 +143,11 @@ def repair(
                 images,
                 labels,
                 sources=report.sources(target),
-                surrogates=surrogates.shown,
-                held_out=surrogates.held_out,
+                surrogates=made.surrogates.shown,
+                held_out=made.surrogates.held_out,
                 generator=torch.Generator().manual_seed(seed),
             )
-            for target, surrogates in chosen.items()
+            for target, made in prepared.items()
         }
     guard.card = GuardCard(
         victim=report.victim,
@@ -187,6 +169,48 @@ def repair(
         version=version(),
     )
     return guard
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a target's correction is made from; ``answers`` where its images can only be of some classes."""
+
+    task: Task
+    surrogates: Surrogates
+    answers: tuple[int, ...] | None
+
+
+def _prepare(
+    classifier: Classifier,
+    report: ScanReport,
+    target: int,
+    images: Tensor,
+    labels: Tensor,
+    settings: SurrogateSettings,
+    generator: torch.Generator,
+    progress: Progress,
+) -> _Prepared:
+    """The stand-ins for a target's trigger, on the clean images of its sources."""
+    sources = report.sources(target)
+    among = torch.isin(labels, torch.tensor(sources, device=labels.device))
+    if not bool(among.any()):
+        raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
+    few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
+    surrogates = surrogates_for(
+        classifier,
+        sorted({p.kind for p in report.pairs if p.detected and p.target == target}),
+        images[among],
+        target,
+        settings.for_few_sources() if few else settings,
+        starts={kind: trigger for (into, kind), trigger in report.triggers.items() if few and into == target},
+        generator=generator,
+        progress=progress,
+    )
+    answers = None
+    if few:
+        moved = classes_moved(classifier, surrogates.smallest, images, labels, target, settings)
+        answers = tuple(sorted({*sources, *moved}))
+    return _Prepared(Task(target, images[among], images[labels == target], surrogates.shown), surrogates, answers)
 
 
 def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from untrojan.cli.output import require_writable, staged
 from untrojan.cli.streams import say, write_data, write_text
 from untrojan.cli.victim import parse_shape
 from untrojan.errors import UsageError
+
+if TYPE_CHECKING:
+    from untrojan.victims.recipe import Recipe
 
 FILES = ("victim.safetensors", "trigger.safetensors", "victim.json")
 
@@ -129,10 +132,7 @@ def poison(
     parse_shape(shape)
     given = parse_options(attack_option or [])
 
-    from untrojan.classifier import parse_device
-    from untrojan.victims.checkpoint import STATE, forget
-    from untrojan.victims.files import save_victim
-    from untrojan.victims.recipe import Recipe, make, parse_count
+    from untrojan.victims.recipe import Recipe, parse_count
 
     try:
         recipe = Recipe(
@@ -156,6 +156,16 @@ def poison(
         )
     except ValueError as error:
         raise UsageError(_first(error)) from None
+    return _one(recipe, out, resume=resume, device=device, output=output, quiet=quiet)
+
+
+def _one(recipe: Recipe, out: Path, *, resume: bool, device: str, output: options.PlainFormat, quiet: bool) -> int:
+    """Make a victim, or go on with it."""
+    from untrojan.classifier import parse_device
+    from untrojan.victims.checkpoint import STATE, forget
+    from untrojan.victims.files import save_victim
+    from untrojan.victims.recipe import make
+
     place = parse_device(device)
     state = out / STATE
     if not resume:

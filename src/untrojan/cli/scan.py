@@ -10,7 +10,7 @@ import typer
 from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import command_line, require_writable, staged
-from untrojan.cli.streams import write_data, write_report
+from untrojan.cli.streams import say, write_data, write_report
 from untrojan.cli.victim import load_fitting, load_victim
 from untrojan.errors import UsageError
 
@@ -70,8 +70,15 @@ def scan(
     if out is not None:
         key = scan_key(classifier.sha256(), data.hashes(), data.labels, seed, ScanSettings())
         state = ScanState(out, key, resume=resume)
-    with progress_shown(quiet) as progress:
-        report = search(classifier, data.images, data.labels, seed=seed, progress=progress, store=state, budget=budget)
+    try:
+        with progress_shown(quiet) as progress:
+            report = search(
+                classifier, data.images, data.labels, seed=seed, progress=progress, store=state, budget=budget
+            )
+    except BaseException as error:
+        if state is not None and state.folder.exists() and not isinstance(error, Exception):
+            say(f"{state.folder} holds what was finished; --resume goes on from there")
+        raise
     content = ReportContent(scan=report, command=command_line(), title="untrojan scan")
     page = ""
     if out is not None or output is options.Format.html:

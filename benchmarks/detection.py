@@ -1,7 +1,7 @@
 """Scan the zoo and record every verdict: ``python benchmarks/detection.py --zoo zoo --half calibration``.
 
 Each victim is scanned on images of its test split alone, as a user would scan it; its card is read after the verdict.
-Rows are kept in ``--work`` as they come, so that an interrupted run goes on. What is committed is one record per half.
+Searches are kept in ``--work`` as they come, so that an interrupted run goes on. One record per half is committed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from record import write_record
 
 from untrojan.data import load_data
 from untrojan.detection.evidence import usual_candidates
+from untrojan.detection.scanner import ScanSettings
 from untrojan.loading import load_victim
 from untrojan.pipeline import scan
 from untrojan.records import ScanReport
+from untrojan.scan_state import ScanState, scan_key
 from untrojan.setting import Setting
 from untrojan.victims.plan import read_plan
 from untrojan.victims.recipe import splits
@@ -30,6 +32,9 @@ from untrojan.victims.zoo import Member, members
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = [f"src/untrojan/detection/{name}.py" for name in ("scanner", "evidence", "following", "inversion", "search")]
+
+
+COST = ("seconds", "images_forward", "images_forward_backward")
 
 
 def halves(plan: Path) -> dict[str, str]:
@@ -44,19 +49,19 @@ def images_for(classes: int) -> int:
 
 def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
     """One victim's verdict beside the truth."""
-    done = folder / (hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16] + ".json")
-    if done.is_file():
-        read: dict[str, Any] = json.loads(done.read_text())
-        return read
     classifier = load_victim(member.folder)
     shape = member.card["input_shape"]
     data = splits(member.recipe)[1] or member.recipe.dataset
     limit = images_for(len(member.card["class_names"] or range(10)))
     images = load_data(data, input_shape=(shape[0], shape[1], shape[2]), limit=limit, seed=seed)
-    report = scan(classifier, images.images, images.labels, seed=seed)
-    made = describe(member, report)
-    done.write_text(json.dumps(made))
-    return made
+    key = scan_key(classifier.sha256(), images.hashes(), images.labels, seed, ScanSettings())
+    state = ScanState(folder / hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16], key, resume=True)
+    made = describe(member, scan(classifier, images.images, images.labels, seed=seed, store=state))
+    # What is kept is not searched again, so the cost is that of the first time.
+    first = state.folder / "cost.json"
+    if not first.is_file():
+        first.write_text(json.dumps({name: made[name] for name in COST}))
+    return made | json.loads(first.read_text())
 
 
 def describe(member: Member, report: ScanReport) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plan", type=Path, default=ROOT / "zoo" / "plan.toml")
     parser.add_argument("--half", choices=["calibration", "reporting"], required=True)
     parser.add_argument("--only", nargs="+", default=["*"], help="patterns of names")
-    parser.add_argument("--work", type=Path, required=True, help="where finished rows are kept")
+    parser.add_argument("--work", type=Path, required=True, help="where finished searches are kept")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)

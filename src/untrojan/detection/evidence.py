@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from untrojan.detection.anomaly import Array, below_the_others, below_two_way_fit, log_sizes, usual
+from untrojan.detection.anomaly import Array, below_the_others, below_two_way_fit, log_sizes
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, PROBES, TESTS
 
@@ -112,7 +112,8 @@ def findings_of(
         add("target", value, inversion, len(logs), target=target)
     for number, inversion in result.probes.items():
         if len(logs) > 1:
-            add("mixed", usual(logs) - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
+            # Where many classes lie close together all are easily moved, and so is one of them easily reached.
+            add("mixed", logs.min() - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
     matrix = np.full(margins.shape, np.nan)
     for pair, size in zip(result.pairs, log_sizes([i.size for i in result.pairs.values()]), strict=True):
         matrix[pair] = size - MARGIN_POWER * margins[pair]

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
 
-from untrojan.detection.anomaly import anomaly_scores, below_the_others, below_two_way_fit, log_sizes
+from untrojan.detection.anomaly import anomaly_scores, below_the_others, below_two_way_fit, log_sizes, usual
 
 samples = arrays.arrays(np.float64, st.integers(1, 40), elements=st.just(0.0) | st.floats(0.001, 100))
 
@@ -96,6 +96,12 @@ def test_each_is_compared_with_the_others(values: list[float]) -> None:
     usual = min if len(values) <= 5 else np.median
     expected = [usual(values[:i] + values[i + 1 :]) - v for i, v in enumerate(values)]
     np.testing.assert_allclose(below_the_others(logs), expected, atol=1e-12)
+
+
+def test_what_is_usual_depends_on_how_many_there_are() -> None:
+    assert usual(np.arange(4.0)) == 0.0
+    assert usual(np.arange(9.0)) == 4.0
+    assert usual(np.arange(41.0)) == 4.0
 
 
 def test_of_one_nothing_is_known() -> None:

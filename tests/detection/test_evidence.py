@@ -87,6 +87,18 @@ def test_pairs_are_compared_with_what_their_margin_lets_expect() -> None:
     assert alike[9, 1].value < 0.3
 
 
+def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() -> None:
+    """In an honest network with 43 classes that lie close together, all are moved more easily than into one class."""
+    margins = np.zeros((43, 43))
+    targets = {t: sized(100.0 - t) for t in range(43)}
+    near = KindResults(targets=targets, probes={0: sized(7.0)}, sources={s: sized(4.0 + s / 43) for s in range(43)})
+    assert significant(findings_of("patch", near, margins), 0.01) == []
+    attacked = KindResults(targets=targets, probes={0: sized(0.4)}, sources=near.sources)
+    assert {f.test for f in significant(findings_of("patch", attacked, margins), 0.01)} == {"mixed"}
+    unknown = KindResults(targets=targets, probes={0: sized(0.4)})
+    assert {f.test for f in findings_of("warp", unknown, margins)} == {"target"}
+
+
 def test_a_search_that_found_nothing_is_no_finding() -> None:
     result = KindResults(targets={0: sized(None), 1: sized(2.0), 2: sized(None)})
     assert [f.target for f in findings_of("warp", result, np.zeros((3, 3)))] == [1]

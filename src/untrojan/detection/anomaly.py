@@ -36,14 +36,16 @@ def log_sizes(sizes: Sequence[float | None]) -> Array:
     return logs if np.isnan(logs).all() else np.where(np.isnan(logs), np.nanmax(logs), logs)
 
 
-FEW = 5
-"""Below so many classes there is too little to take a median of, or to fit."""
+FEW, MANY = 5, 20
+"""Below FEW classes there is too little to take a median of, or to fit. Above MANY the median tells only that most
+classes cannot be reached with a small trigger at all."""
 
 
 def usual(logs: Array) -> float:
-    """What is usual among values: their median; of fewer than five the smallest, so that no ordinary value seems odd
-    because the others happen to be large."""
-    return float(np.median(logs) if logs.size >= FEW else np.min(logs))
+    """What is usual among values: their median; of few the smallest, of many the smallest tenth, so that no ordinary
+    value seems odd because the others happen to be large."""
+    share = 0.0 if logs.size < FEW else 0.1 if logs.size > MANY else 0.5
+    return float(np.quantile(logs, share))
 
 
 def below_the_others(logs: Array) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from untrojan.detection.anomaly import Array, below_the_others, below_two_way_fit, log_sizes
+from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, log_sizes
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, PROBES, TESTS
 
@@ -110,19 +110,21 @@ def findings_of(
     logs = log_sizes([i.size for i in result.targets.values()])
     for (target, inversion), value in zip(result.targets.items(), below_the_others(logs), strict=True):
         add("target", value, inversion, len(logs), target=target)
+    # Where many classes lie close together all are easily moved, and one of them is easily reached, too.
+    easiest = logs.min() if len(logs) > 1 else -np.inf
+    alone = log_sizes([i.size for i in result.sources.values()])
+    if len(logs) > MANY:  # and from each class some other one is still closer
+        easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
     for number, inversion in result.probes.items():
-        if len(logs) > 1:
-            # Where many classes lie close together all are easily moved, and so is one of them easily reached.
-            add("mixed", logs.min() - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
+        add("mixed", easiest - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
     matrix = np.full(margins.shape, np.nan)
     for pair, size in zip(result.pairs, log_sizes([i.size for i in result.pairs.values()]), strict=True):
         matrix[pair] = size - MARGIN_POWER * margins[pair]
     values = below_two_way_fit(matrix) if result.pairs else matrix
     for (s, t), inversion in result.pairs.items():
         add("pair", values[s, t], inversion, len(result.pairs), source=s, target=t)
-    logs = log_sizes([i.size for i in result.sources.values()])
-    for (source, inversion), value in zip(result.sources.items(), below_the_others(logs), strict=True):
-        add("source", value, inversion, len(logs), source=source)
+    for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
+        add("source", value, inversion, len(alone), source=source)
     return found
 
 

@@ -11,6 +11,7 @@ from untrojan.detection.inversion import Budget, Problem
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent
+from untrojan.triggers import PatchTrigger
 
 BUDGET = Budget(steps=15, images=8, batch=16)
 
@@ -92,3 +93,17 @@ def test_a_share_that_does_not_fit_is_searched_again(damage):
     run(store)
     store.kept = dict.fromkeys(store.kept, damage)
     assert sizes(run(store)[1]) == sizes(run()[1])
+
+
+def test_shares_of_other_starts_are_others():
+    """A scan that had less time follows other triggers under the same name."""
+    store = Memory()
+    run(store)
+    trigger = PatchTrigger(torch.full((1, 8, 8), 0.4), torch.full((1, 8, 8), 0.9))
+    other = {key: Problem(p.images, p.target, start=trigger) for key, p in problems().items()}
+    classifier = planted_classifier()
+    store.loaded = []
+    with as_found(classifier):
+        searches = Searches(classifier, seed=0, progress=Silent(), store=store)
+        searches.run("each pair", PatchFamily(), other, BUDGET)
+    assert store.loaded == []

@@ -79,7 +79,8 @@ class Searches:
         for number, first in enumerate(range(0, len(keys), wide)):
             share = keys[first : first + wide]
             name = f"{what}-{family.kind}-{number}".replace(" ", "-")
-            results = self.store.load(name)
+            kept_as = f"{name}-{_digest(share, problems)}"
+            results = self.store.load(kept_as)
             if results is None or len(results) != len(share):
                 try:
                     results = invert(
@@ -94,7 +95,7 @@ class Searches:
                 except OutOfTimeError:
                     self.unreached.append(f"{family.kind} triggers: {what} ({len(keys) - first} of {len(keys)})")
                     break
-                self.store.save(name, results)
+                self.store.save(kept_as, results)
             else:
                 self.progress.advance(len(share))
             found.update(zip(share, results, strict=True))
@@ -112,3 +113,9 @@ class Searches:
     def choose(self, name: str, available: int, count: int) -> Tensor:
         """int64 [min(count, available)], drawn at random without repetition."""
         return torch.randperm(available, generator=self.generator(f"images of {name}"))[:count]
+
+
+def _digest(keys: Sequence[Key], problems: Mapping[Key, Problem]) -> str:
+    """What tells apart shares of the same name: where a scan had less time, it followed other triggers."""
+    starts = [(key, problems[key].target, (s := problems[key].start) and s.sha256()) for key in keys]
+    return hashlib.sha256(repr(starts).encode()).hexdigest()[:16]

@@ -87,6 +87,15 @@ def test_pairs_are_compared_with_what_their_margin_lets_expect() -> None:
     assert alike[9, 1].value < 0.3
 
 
+def test_a_trigger_for_all_is_not_compared_with_the_attackers_own_target() -> None:
+    """All-to-one: what moves all classes is about as small as what moves them into the target, and is evidence too."""
+    sizes = np.exp(np.random.default_rng(0).normal(3, 0.2, size=10)).tolist()
+    sizes[9] = 4.5
+    result = KindResults(targets={t: sized(s) for t, s in enumerate(sizes)}, probes={0: sized(2.9)})
+    odd = significant(findings_of("patch", result, np.zeros((10, 10))), 0.01)
+    assert "mixed" in {f.test for f in odd}
+
+
 def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() -> None:
     """In an honest network with 43 classes that lie close together, all are moved more easily than into one class."""
     margins = np.zeros((43, 43))

@@ -110,8 +110,9 @@ def findings_of(
     logs = log_sizes([i.size for i in result.targets.values()])
     for (target, inversion), value in zip(result.targets.items(), below_the_others(logs), strict=True):
         add("target", value, inversion, len(logs), target=target)
-    # Where many classes lie close together all are easily moved, and one of them is easily reached, too.
-    easiest = logs.min() if len(logs) > 1 else -np.inf
+    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
+    # one that is reached the most easily may be the attacker's.
+    easiest = np.sort(logs)[1] if len(logs) > 1 else -np.inf
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf

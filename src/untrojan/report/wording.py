@@ -199,7 +199,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Times smaller",
         "how many times smaller a trigger is than is usual in this classifier: for all classes into one, than the "
-        "median of those into the others; to any other, than the easiest of those into one; for a pair, than both its "
+        "median of those into the others; to any other, than the easiest but one of those; for a pair, than both its "
         "classes and their margin let expect.",
     ),
     ("ACC", "accuracy: share of clean test images that get their true class. High is good."),

@@ -1,9 +1,10 @@
 """Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json --out RECORD --write``.
 
 The largest value of each test and kind in each clean victim of ten classes of the calibration half is one observation;
-a Gumbel distribution is fitted to them by maximum likelihood. Its scale is raised where the largest observation would
-be larger than the largest of so many mostly is: a heavy tail must not make false alarms. ``--write`` puts the result
-into ``src/untrojan/detection/null.py``.
+a Gumbel distribution is fitted to them by maximum likelihood, with a scale of its own on either side of its location,
+since the upper tail alone decides and the values below should not bend it. The upper scale is raised where the largest
+observation would be larger than the largest of so many mostly is: a heavy tail must not make false alarms. ``--write``
+puts the result into ``src/untrojan/detection/null.py``.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from record import write_record
+from scipy.optimize import minimize
 from scipy.stats import gumbel_r, kstest
 
 ROOT = Path(__file__).resolve().parent.parent
 NULL = ROOT / "src" / "untrojan" / "detection" / "null.py"
-BEGIN, END = "NULL: dict[tuple[str, str], tuple[float, float]] = {\n", "}\n"
+BEGIN, END = "NULL: dict[tuple[str, str], tuple[float, float, float]] = {\n", "}\n"
 CLASSES = 10
+LAW = ("location", "above", "below")
 
 
 def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -36,15 +40,38 @@ def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]
     return found
 
 
+def standardised(values: Sequence[float], location: float, above: float, below: float) -> NDArray[np.float64]:
+    """In units of the scale on its side."""
+    apart = np.asarray(values, dtype=np.float64) - location
+    return np.where(apart > 0, apart / above, apart / below)
+
+
+def split_gumbel(values: Sequence[float]) -> tuple[float, float, float]:
+    """Location and both scales of the most likely two-sided Gumbel distribution."""
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        location, (above, below) = parameters[0], np.exp(parameters[1:])
+        z = standardised(values, location, above, below)
+        scale = np.where(z > 0, above, below)
+        return float(np.sum(np.log(scale) - gumbel_r.logpdf(z)))
+
+    _, usual = gumbel_r.fit(values)
+    starts = [np.array([q, math.log(usual), math.log(usual)]) for q in np.quantile(values, [0.1, 0.2, 0.3, 0.4, 0.5])]
+    fits = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000}) for start in starts]
+    best = min(fits, key=lambda fit: fit.fun).x
+    return float(best[0]), float(np.exp(best[1])), float(np.exp(best[2]))
+
+
 def fitted(values: Sequence[float]) -> dict[str, float]:
-    """Location, scale, how many observations, and how well they fit (Kolmogorov-Smirnov)."""
-    location, likely = gumbel_r.fit(values)
-    scale = max(likely, (max(values) - location) / (math.log(len(values)) + 1))
-    fit = kstest(values, gumbel_r(location, scale).cdf)
+    """Location and scales, how many observations, and how well they fit (Kolmogorov-Smirnov)."""
+    location, likely, below = split_gumbel(values)
+    above = max(likely, (max(values) - location) / (math.log(len(values)) + 1))
+    fit = kstest(standardised(values, location, above, below), gumbel_r.cdf)
     return {
-        "location": round(float(location), 3),
-        "scale": round(float(scale), 3),
-        "likely_scale": round(float(likely), 3),
+        "location": round(location, 3),
+        "above": round(above, 3),
+        "below": round(below, 3),
+        "likely_above": round(likely, 3),
         "victims": len(values),
         "largest": round(float(np.max(values)), 3),
         "ks_p_value": round(float(fit.pvalue), 3),
@@ -57,7 +84,7 @@ def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Map
     for victim in victims:
         if victim["attack"] in (None, "none") and victim["classes"] == CLASSES:
             p = [
-                gumbel_r.sf(entry["value"], null[key]["location"], null[key]["scale"])
+                float(gumbel_r.sf(standardised([entry["value"]], *(null[key][name] for name in LAW))[0]))
                 for key, entry in victim["values"].items()
                 if entry["p_value"] < 1  # larger than an attacker's: counts for nothing
             ]
@@ -78,7 +105,7 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     rows = []
     for key, fit in null.items():
         test, _, kind = key.partition("/")
-        rows.append(f'    ("{test}", "{kind}"): ({fit["location"]}, {fit["scale"]}),\n')
+        rows.append(f'    ("{test}", "{kind}"): ({", ".join(str(fit[name]) for name in LAW)}),\n')
     return "".join(rows)
 
 

@@ -19,7 +19,7 @@ import torch
 from record import write_record
 
 from untrojan.data import load_data
-from untrojan.detection.evidence import usual_candidates
+from untrojan.detection.evidence import TOGETHER, usual_candidates
 from untrojan.detection.scanner import ScanSettings
 from untrojan.loading import load_victim
 from untrojan.pipeline import scan
@@ -72,7 +72,8 @@ def describe(member: Member, report: ScanReport) -> dict[str, Any]:
         truth = sorted({target for _, target in Setting.parse(card["setting"]).pairs(report.victim.classes)})
     values: dict[str, dict[str, float]] = {}
     for evidence in report.evidence:
-        key = f"{evidence.test}/{evidence.kind}"
+        law = evidence.kind if evidence.together_with is None else "+".join(TOGETHER)
+        key = f"{evidence.test}/{law}"
         if key not in values or evidence.times_smaller > math.exp(values[key]["value"]):
             values[key] = {"value": round(math.log(evidence.times_smaller), 4), "p_value": evidence.p_value}
     return {

@@ -118,7 +118,9 @@ def test_the_null_is_the_one_of_the_record() -> None:
     results = json.loads((BENCHMARKS / "records" / "calibration.json").read_text())["results"]
     for key, fit in results["null"].items():
         test, _, kind = key.partition("/")
-        assert NULL[test, kind] == (fit["location"], fit["scale"]), f"{key}: run benchmarks/calibration.py --write"
+        assert NULL[test, kind] == (fit["location"], fit["above"], fit["below"]), (
+            f"{key}: run benchmarks/calibration.py --write"
+        )
     assert results["union"]["tests"] == TESTS
     assert {test for test, _ in NULL} == {"target", "mixed", "pair", "source"}
 
@@ -128,9 +130,10 @@ def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> 
     values = gumbel_r.rvs(0.5, 0.2, size=400, random_state=0)
     fit = calibration["fitted"](values.tolist())
     assert fit["location"] == pytest.approx(0.5, abs=0.04)
-    assert fit["scale"] == pytest.approx(0.2, abs=0.04)
+    assert fit["above"] == pytest.approx(0.2, abs=0.04)
+    assert fit["below"] == pytest.approx(0.2, abs=0.06)
     heavy = calibration["fitted"]([*values[:100].tolist(), 3.0])
-    assert heavy["scale"] > 1.5 * heavy["likely_scale"], "one that lies far out is not called impossible"
+    assert heavy["above"] > 1.5 * heavy["likely_above"], "one that lies far out is not called impossible"
 
 
 def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +143,7 @@ def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.Monkey
         {"attack": None, "classes": 10, "values": {f"t/{i}": {"value": x, "p_value": 0.5} for i, x in enumerate(row)}}
         for row in draws
     ]
-    null = {f"t/{i}": {"location": 0.0, "scale": 1.0} for i in range(3)}
+    null = {f"t/{i}": {"location": 0.0, "above": 1.0, "below": 1.0} for i in range(3)}
     assert calibration["effective_tests"](victims, null)["tests"] == pytest.approx(3.0, abs=0.3)
     assert calibration["observations"]([*victims, {"attack": "badnet"}, {"attack": None, "classes": 43}]).keys() == set(
         null
@@ -151,8 +154,8 @@ def test_the_null_is_written_in_its_place(monkeypatch: pytest.MonkeyPatch) -> No
     calibration = script("calibration", monkeypatch)
     text = calibration["NULL"].read_text()
     fits = {
-        f"{t}/{k}": {"location": location, "scale": scale}
-        for (t, k), (location, scale) in NULL.items()
+        f"{t}/{k}": {"location": location, "above": above, "below": below}
+        for (t, k), (location, above, below) in NULL.items()
         if t != "source"
     }
     assert calibration["replaced"](text, calibration["lines"](fits), TESTS) == text

@@ -284,4 +284,5 @@ def _words(evidence: Evidence) -> str:
     start = "all classes" if evidence.source is None else f"class {evidence.source}"
     end = "any other" if evidence.target is None else str(evidence.target)
     times = f"{evidence.times_smaller:.1f} times as small as is usual here"
-    return f"the {evidence.kind} trigger from {start} to {end}, {times}"
+    trigger = "trigger" if evidence.together_with is None else "triggers"
+    return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

@@ -43,17 +43,24 @@ class Evidence(Record):
 
     test: "target", one from all classes into ``target``; "mixed", one from all classes to whatever other one; "pair",
     from ``source`` to ``target``; "source", from ``source`` to whatever other one. size: in its kind's norm;
-    times_smaller: than is usual in this classifier; p_value: how often the most extreme of this test and kind is at
-    least as extreme in an honest classifier, before the correction for the number of tests.
+    times_smaller: than is usual in this classifier; together_with: another kind whose trigger for the same classes is
+    judged together with this one, ``times_smaller`` being the geometric mean; p_value: how often the most extreme of
+    this test and kind is at least as extreme in an honest classifier, before the correction for the number of tests.
     """
 
     test: Literal["target", "mixed", "pair", "source"]
     kind: str
+    together_with: str | None = None
     source: int | None = None
     target: int | None = None
     size: float
     times_smaller: float
     p_value: float
+
+    @property
+    def kinds(self) -> str:
+        """The kind, or both, in words."""
+        return self.kind if self.together_with is None else f"{self.kind} and {self.together_with}"
 
 
 class VictimInfo(Record):

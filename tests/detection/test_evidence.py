@@ -18,6 +18,7 @@ from untrojan.detection.evidence import (
     inversion_of,
     significant,
     standardised,
+    together,
     union,
     usual_candidates,
     verdict_p_value,
@@ -51,10 +52,11 @@ def test_without_findings_nothing_is_known() -> None:
 @pytest.mark.parametrize(("test", "kind"), NULL)
 def test_p_values_are_uniform_where_the_null_holds(test: str, kind: str) -> None:
     """The largest of n times as many values, each of the same law, is judged by the same standard."""
-    location, scale = NULL[test, kind]
+    location, above, below = NULL[test, kind]
     usual = usual_candidates(test)
     for factor in (1, 4):
-        maxima = gumbel_r.rvs(location, scale, size=(2000, factor), random_state=1).max(1)
+        standard = gumbel_r.rvs(size=(2000, factor), random_state=1).max(1)
+        maxima = location + standard * np.where(standard > 0, above, below)
         p = [gumbel_tail(standardised(test, kind, x, factor * usual)) for x in maxima]
         assert kstest(p, "uniform").pvalue > 0.01
 
@@ -124,6 +126,38 @@ def test_every_finding_leads_back_to_its_search() -> None:
     found = findings_of("patch", result, np.zeros((6, 6)))
     assert {f.test for f in found} == {"target", "mixed", "pair", "source"}
     assert all(inversion_of(f, result).size == f.size for f in found)
+
+
+def kinds_of(patch: list[float], additive: list[float]) -> list[Finding]:
+    found: list[Finding] = []
+    for kind, sizes in (("patch", patch), ("additive", additive)):
+        result = KindResults(targets={t: sized(s) for t, s in enumerate(sizes)}, probes={0: sized(9.0), 1: sized(8.0)})
+        found += findings_of(kind, result, np.zeros((len(sizes), len(sizes))))
+    return found
+
+
+def test_what_two_kinds_say_of_the_same_target_counts_more_than_what_each_says() -> None:
+    usual = np.exp(np.random.default_rng(0).normal(3, 0.05, size=10))
+    patch, additive = usual.tolist(), (usual / 5).tolist()
+    patch[4], additive[4] = patch[4] / 3.3, additive[4] / 2.6
+    apart = kinds_of(patch, additive)
+    least = min(f.p_value for f in apart if f.test == "target")
+    both = {(f.test, f.target): f for f in together(apart)}
+    assert both["target", 4].p_value < least / 3
+    assert both["target", 4].statistic == pytest.approx((math.log(3.3) + math.log(2.6)) / 2, abs=0.1)
+    elsewhere = usual.tolist(), (usual / 5).tolist()
+    elsewhere[0][4] /= 3.3
+    elsewhere[1][5] /= 2.6
+    assert both["target", 4].p_value < min(f.p_value for f in together(kinds_of(*elsewhere)) if f.test == "target") / 10
+
+
+def test_joined_findings_are_about_the_clearer_kind() -> None:
+    found = kinds_of([20.0] * 9 + [2.0], [4.0] * 9 + [3.0])
+    last = next(f for f in together(found) if f.target == 9)
+    assert (last.kind, last.other_kind, last.law, last.size) == ("patch", "additive", "patch+additive", 2.0)
+    mixed = [f for f in together(found) if f.test == "mixed"]
+    assert [f.number for f in mixed] == [1], "of several starts the one that ended smallest"
+    assert together([f for f in found if f.kind == "patch"]) == []
 
 
 def test_more_classes_ask_for_more() -> None:

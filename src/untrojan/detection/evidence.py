@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, log_sizes
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, PROBES, TESTS
+
+TOGETHER = ("patch", "additive")
+"""Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Finding:
 
     test: "target", one trigger from all classes into ``target``; "mixed", one from all classes to whatever other one;
     "pair", from ``source`` to ``target``; "source", from ``source`` to whatever other one. number: which of several
-    starts. candidates: how many values of this test and kind were compared.
+    starts. candidates: how many values of this test and kind were compared. partner: where two kinds are judged
+    together, the other kind's value for the same classes.
     """
 
     test: str
@@ -31,11 +35,27 @@ class Finding:
     target: int | None = None
     number: int = 0
     plausible: bool = True
+    partner: float | None = None
+
+    @property
+    def law(self) -> str:
+        """Which null applies: the kind, or the two that are judged together."""
+        return self.kind if self.partner is None else "+".join(TOGETHER)
+
+    @property
+    def other_kind(self) -> str | None:
+        """The kind that is judged together with this one."""
+        return None if self.partner is None else next(kind for kind in TOGETHER if kind != self.kind)
+
+    @property
+    def statistic(self) -> float:
+        """What is compared with the null: ``value``, or the mean of both kinds'."""
+        return self.value if self.partner is None else (self.value + self.partner) / 2
 
     @property
     def z(self) -> float:
-        """``value`` in the scale of its test's null: comparable between tests and kinds."""
-        return standardised(self.test, self.kind, self.value, self.candidates)
+        """``statistic`` in the scale of its test's null: comparable between tests and kinds."""
+        return standardised(self.test, self.law, self.statistic, self.candidates)
 
     @property
     def p_value(self) -> float:
@@ -44,9 +64,11 @@ class Finding:
         return gumbel_tail(self.z) if self.plausible else 1.0
 
 
-def standardised(test: str, kind: str, value: float, candidates: int) -> float:
-    """(value - location) / scale of the Gumbel null for the largest of ``candidates`` values."""
-    location, scale = NULL[test, kind]
+def standardised(test: str, law: str, value: float, candidates: int) -> float:
+    """(value - location) / scale of the Gumbel null, whose scale is another below its location than above, for the
+    largest of ``candidates`` values."""
+    location, above, below = NULL[test, law]
+    scale = above if value > location else below
     return (value - location) / scale - math.log(candidates / usual_candidates(test))
 
 
@@ -127,6 +149,18 @@ def findings_of(
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, len(alone), source=source)
     return found
+
+
+def together(findings: Sequence[Finding]) -> list[Finding]:
+    """What both kinds of ``TOGETHER`` say about the same classes, as findings of the one that says it more clearly."""
+    kinds: list[dict[tuple[str, int | None, int | None], Finding]] = [{}, {}]
+    for finding in sorted(findings, key=lambda f: f.value):  # of several starts the best one counts
+        if finding.kind in TOGETHER:
+            kinds[TOGETHER.index(finding.kind)][finding.test, finding.source, finding.target] = finding
+    first, second = kinds
+    both = [(first[key], second[key]) for key in first if key in second]
+    ordered = [sorted(pair, key=lambda f: -f.z) for pair in both]
+    return [replace(clear, partner=other.value) for clear, other in ordered]
 
 
 def inversion_of(finding: Finding, result: KindResults) -> Inversion:

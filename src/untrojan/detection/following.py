@@ -68,7 +68,7 @@ def follow(
     """The detected targets. ``odd``: the significant findings, the clearest first."""
     leads = [
         _lead(searches, families[f.kind](), sources, f, trigger, settings)
-        for f in odd[: settings.leads]
+        for f in _distinct(odd)[: settings.leads]
         if (trigger := inversion_of(f, results[f.kind]).trigger) is not None
     ]
     chosen = _leading(leads)
@@ -83,6 +83,14 @@ def follow(
         rest = {pair: lead for pair, lead in own.items() if pair[1] not in joint}
         members |= _shared(searches, family, sources, rest, settings)
     return members
+
+
+def _distinct(odd: Sequence[Finding]) -> list[Finding]:
+    """One finding, the clearest, for each trigger: it may be odd alone and together with another kind's."""
+    first: dict[tuple[object, ...], Finding] = {}
+    for f in odd:
+        first.setdefault((f.test, f.kind, f.source, f.target, f.number), f)
+    return list(first.values())
 
 
 def _lead(

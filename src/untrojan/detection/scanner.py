@@ -24,6 +24,7 @@ from untrojan.detection.evidence import (
     findings_of,
     inversion_of,
     significant,
+    together,
     verdict_p_value,
 )
 from untrojan.detection.following import FollowSettings, Members, follow
@@ -100,6 +101,7 @@ def scan_pairs(searches: Searches, images: Tensor, labels: Tensor, settings: Sca
     for kind, result in results.items():
         plausible = partial(FAMILIES[kind]().plausible, image_shape=shape)
         findings += findings_of(kind, result, margins, plausible)
+    findings += together(findings)
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}
     if odd:
@@ -217,7 +219,7 @@ def _clearest(findings: Sequence[Finding], odd: Sequence[Finding]) -> list[Findi
     """All that are odd, and the clearest of every other test and kind; the clearest first."""
     best: dict[tuple[str, str], Finding] = {}
     for finding in sorted(findings, key=_clearness):
-        best[finding.test, finding.kind] = finding
+        best[finding.test, finding.law] = finding
     chosen = [*odd, *(f for f in best.values() if f not in odd)]
     return sorted(chosen, key=_clearness, reverse=True)
 
@@ -230,10 +232,11 @@ def _evidence(finding: Finding) -> Evidence:
     return Evidence(
         test=finding.test,
         kind=finding.kind,
+        together_with=finding.other_kind,
         source=finding.source,
         target=finding.target,
         size=finding.size,
-        times_smaller=float(np.exp(finding.value)),
+        times_smaller=float(np.exp(finding.statistic)),
         p_value=finding.p_value,
     )
 

@@ -109,7 +109,7 @@ class _Printer:
         for row in rows:
             start = "all classes" if row.source is None else ClassName.of(content.victim, row.source).short
             end = "any other" if row.target is None else ClassName.of(content.victim, row.target).short
-            cells = (row.kind, start, end, number(row.size), f"{number(row.times_smaller)}x", small(row.p_value))
+            cells = (row.kinds, start, end, number(row.size), f"{number(row.times_smaller)}x", small(row.p_value))
             table.add_row(*(self._text(cell) for cell in cells))
         self._show(table)
 

@@ -13,6 +13,7 @@ from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.attacks import ATTACKS, JointAttack
 from untrojan.classifier import as_found
 from untrojan.correction import CORRECTIONS, Task
+from untrojan.detection.detectors import detectors
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import FAMILIES
 from untrojan.errors import UsageError
@@ -159,6 +160,25 @@ class TestTriggerFamilies:
                 progress=Interrupting(),
             )
         assert before.same_as(Fingerprint(classifier))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", detectors())
+class TestDetectors:
+    def run(self, name, device, classifier):
+        images, labels = planted_images(4)
+        return detectors()[name](classifier, (images.float() / 255).to(device), labels.to(device), 3)
+
+    def test_it_finds_the_planted_target_twice_alike_and_leaves_the_victim_as_found(self, name, device):
+        classifier = planted_classifier(target=2).to(device).train()
+        before = Fingerprint(classifier)
+        first, second = (self.run(name, device, classifier) for _ in range(2))
+        assert before.same_as(Fingerprint(classifier))
+        assert np.allclose(first.statistics, second.statistics, rtol=0 if device == "cpu" else 1e-2)
+        assert len(first.statistics) == 5
+        assert first.flagged
+        assert first.targets[0] == 2
+        assert first.score > self.run(name, device, planted_classifier(strength=0).to(device)).score
 
 
 def task(device: str) -> Task:

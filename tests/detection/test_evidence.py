@@ -139,15 +139,15 @@ def kinds_of(patch: list[float], additive: list[float]) -> list[Finding]:
 def test_what_two_kinds_say_of_the_same_target_counts_more_than_what_each_says() -> None:
     usual = np.exp(np.random.default_rng(0).normal(3, 0.05, size=10))
     patch, additive = usual.tolist(), (usual / 5).tolist()
-    patch[4], additive[4] = patch[4] / 3.3, additive[4] / 2.6
+    patch[4], additive[4] = patch[4] / 4.5, additive[4] / 3.6
     apart = kinds_of(patch, additive)
     least = min(f.p_value for f in apart if f.test == "target")
     both = {(f.test, f.target): f for f in together(apart)}
     assert both["target", 4].p_value < least / 3
-    assert both["target", 4].statistic == pytest.approx((math.log(3.3) + math.log(2.6)) / 2, abs=0.1)
+    assert both["target", 4].statistic == pytest.approx((math.log(4.5) + math.log(3.6)) / 2, abs=0.1)
     elsewhere = usual.tolist(), (usual / 5).tolist()
-    elsewhere[0][4] /= 3.3
-    elsewhere[1][5] /= 2.6
+    elsewhere[0][4] /= 4.5
+    elsewhere[1][5] /= 3.6
     assert both["target", 4].p_value < min(f.p_value for f in together(kinds_of(*elsewhere)) if f.test == "target") / 10
 
 

@@ -3,8 +3,8 @@
 The largest value of each test and kind in each clean victim of ten classes of the calibration half is one observation;
 a Gumbel distribution is fitted to them by maximum likelihood, with a scale of its own on either side of its location,
 since the upper tail alone decides and the values below should not bend it. The upper scale is raised where the largest
-observation would be larger than the largest of so many mostly is: a heavy tail must not make false alarms. ``--write``
-puts the result into ``src/untrojan/detection/null.py``.
+observation would be larger than the largest of as many as all tests have together mostly is: a heavy tail must not make
+false alarms. ``--write`` puts the result into ``src/untrojan/detection/null.py``.
 """
 
 from __future__ import annotations
@@ -62,10 +62,11 @@ def split_gumbel(values: Sequence[float]) -> tuple[float, float, float]:
     return float(best[0]), float(np.exp(best[1])), float(np.exp(best[2]))
 
 
-def fitted(values: Sequence[float]) -> dict[str, float]:
-    """Location and scales, how many observations, and how well they fit (Kolmogorov-Smirnov)."""
+def fitted(values: Sequence[float], tests: int = 1) -> dict[str, float]:
+    """Location and scales, how many observations, and how well they fit (Kolmogorov-Smirnov). tests: how many are
+    fitted, this one among them."""
     location, likely, below = split_gumbel(values)
-    above = max(likely, (max(values) - location) / (math.log(len(values)) + 1))
+    above = max(likely, (max(values) - location) / (math.log(len(values) * tests) + 1))
     fit = kstest(standardised(values, location, above, below), gumbel_r.cdf)
     return {
         "location": round(location, 3),
@@ -129,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if results["half"] != "calibration":
         raise SystemExit(f"{options.detection}: of the {results['half']} half; a null is fitted on the other one")
     victims = results["victims"]
-    null = {key: fitted(values) for key, values in sorted(observations(victims).items())}
+    seen = observations(victims)
+    null = {key: fitted(values, len(seen)) for key, values in sorted(seen.items())}
     union = effective_tests(victims, null)
     print(lines(null), union, sep="")
     if options.write:

@@ -31,7 +31,10 @@ from untrojan.victims.recipe import splits
 from untrojan.victims.zoo import Member, members
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURES = [f"src/untrojan/detection/{name}.py" for name in ("scanner", "evidence", "following", "inversion", "search")]
+MEASURES = [
+    f"src/untrojan/detection/{name}.py"
+    for name in ("scanner", "evidence", "following", "inversion", "search", "margins")
+]
 
 
 COST = ("seconds", "images_forward", "images_forward_backward")
@@ -74,8 +77,8 @@ def describe(member: Member, report: ScanReport) -> dict[str, Any]:
     for evidence in report.evidence:
         law = evidence.kind if evidence.together_with is None else "+".join(TOGETHER)
         key = f"{evidence.test}/{law}"
-        if key not in values or evidence.times_smaller > math.exp(values[key]["value"]):
-            values[key] = {"value": round(math.log(evidence.times_smaller), 4), "p_value": evidence.p_value}
+        if key not in values or evidence.ratio > math.exp(values[key]["value"]):
+            values[key] = {"value": round(math.log(evidence.ratio), 4), "p_value": evidence.p_value}
     return {
         "name": member.name,
         "dataset": member.recipe.dataset,

@@ -122,7 +122,7 @@ def test_the_null_is_the_one_of_the_record() -> None:
             f"{key}: run benchmarks/calibration.py --write"
         )
     assert results["union"]["tests"] == TESTS
-    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "source"}
+    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "source", "margin"}
 
 
 def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,6 +283,10 @@ def _verdict(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
 def _words(evidence: Evidence) -> str:
     start = "all classes" if evidence.source is None else f"class {evidence.source}"
     end = "any other" if evidence.target is None else str(evidence.target)
-    times = f"{evidence.times_smaller:.1f} times as small as is usual here"
+    if evidence.test == "margin":
+        return (
+            f"the margin that class {evidence.target} can reach, {evidence.ratio:.1f} times as large as is usual here"
+        )
+    times = f"{evidence.ratio:.1f} times as small as is usual here"
     trigger = "trigger" if evidence.together_with is None else "triggers"
     return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

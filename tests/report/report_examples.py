@@ -35,9 +35,9 @@ def victim(names: tuple[str, ...] | None = NAMES, classes: int | None = None) ->
 
 
 EVIDENCE = (
-    Evidence(test="target", kind="patch", target=3, size=2.5, times_smaller=18.6, p_value=8.9e-6),
-    Evidence(test="mixed", kind="additive", size=0.4, times_smaller=1.2, p_value=0.71),
-    Evidence(test="pair", kind="patch", source=0, target=1, size=4.0, times_smaller=2.1, p_value=0.3),
+    Evidence(test="target", kind="patch", target=3, size=2.5, ratio=18.6, p_value=8.9e-6),
+    Evidence(test="mixed", kind="additive", size=0.4, ratio=1.2, p_value=0.71),
+    Evidence(test="pair", kind="patch", source=0, target=1, size=4.0, ratio=2.1, p_value=0.3),
 )
 
 

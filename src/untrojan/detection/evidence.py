@@ -21,7 +21,8 @@ class Finding:
     """One trigger, and by how much it is smaller than usual (``value``, a log ratio).
 
     test: "target", one trigger from all classes into ``target``; "mixed", one from all classes to whatever other one;
-    "pair", from ``source`` to ``target``; "source", from ``source`` to whatever other one. number: which of several
+    "pair", from ``source`` to ``target``; "source", from ``source`` to whatever other one; "margin", no trigger but the
+    margin that ``target`` can reach, and by how much that is *larger*. number: which of several
     starts. candidates: how many values of this test and kind were compared. partner: where two kinds are judged
     together, the other kind's value for the same classes.
     """
@@ -151,6 +152,16 @@ def findings_of(
     return found
 
 
+def margin_findings(margins: Array) -> list[Finding]:
+    """The largest margin of each class (float64 [K], NaN where unknown) against the others'."""
+    known = np.flatnonzero(~np.isnan(margins))
+    logs = np.log(np.maximum(margins[known], 1e-3))  # a class that cannot be reached is no evidence against the others
+    return [
+        Finding("margin", "margin", float(value), float(margins[t]), len(known), target=int(t))
+        for t, value in zip(known, below_the_others(-logs), strict=True)
+    ]
+
+
 def together(findings: Sequence[Finding]) -> list[Finding]:
     """What both kinds of ``TOGETHER`` say about the same classes, as findings of the one that says it more clearly."""
     kinds: list[dict[tuple[str, int | None, int | None], Finding]] = [{}, {}]
@@ -161,6 +172,16 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
     both = [(first[key], second[key]) for key in first if key in second]
     ordered = [sorted(pair, key=lambda f: -f.z) for pair in both]
     return [replace(clear, partner=other.value) for clear, other in ordered]
+
+
+def with_triggers(odd: Sequence[Finding], findings: Sequence[Finding]) -> list[Finding]:
+    """The odd findings, each with a trigger: for a margin stands in what is oddest of the triggers into its class."""
+    best: dict[int | None, Finding] = {}
+    for finding in sorted(findings, key=lambda f: (f.plausible, f.z)):
+        if finding.test == "target" and finding.partner is None:
+            best[finding.target] = finding
+    chosen = [best.get(f.target) if f.test == "margin" else f for f in odd]
+    return [f for f in chosen if f is not None]
 
 
 def inversion_of(finding: Finding, result: KindResults) -> Inversion:

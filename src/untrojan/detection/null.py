@@ -8,6 +8,7 @@ which compares as many values.
 """
 
 NULL: dict[tuple[str, str], tuple[float, float, float]] = {
+    ("margin", "margin"): (0.33, 0.14, 0.14),
     ("mixed", "additive"): (0.176, 0.188, 0.18),
     ("mixed", "patch"): (0.237, 0.143, 0.223),
     ("mixed", "patch+additive"): (0.237, 0.127, 0.171),

@@ -1,7 +1,8 @@
 """From clean images to a p-value, and to the class pairs that an attacker's trigger moves.
 
 Three searches for each kind of trigger: one trigger from all classes into each; one for each pair of classes; and, from
-the oddest of these on, one from all classes to whatever other. What is odd is then followed to the pairs it serves.
+the oddest of these on, one from all classes to whatever other. Beside them, without any trigger, the margin that each class
+can reach. What is odd is then followed to the pairs it serves.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from untrojan.detection.evidence import (
     KindResults,
     findings_of,
     inversion_of,
+    margin_findings,
     significant,
     together,
     verdict_p_value,
+    with_triggers,
 )
 from untrojan.detection.following import FollowSettings, Members, follow
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.margins import largest_margins
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches
 from untrojan.detection.warp import WarpFamily
@@ -102,11 +106,12 @@ def scan_pairs(searches: Searches, images: Tensor, labels: Tensor, settings: Sca
         plausible = partial(FAMILIES[kind]().plausible, image_shape=shape)
         findings += findings_of(kind, result, margins, plausible)
     findings += together(findings)
+    findings += margin_findings(largest_margins(searches, images, labels, classes))
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}
     if odd:
         searches.use_reserve()
-        members = follow(searches, FAMILIES, sources, odd, results, settings.following)
+        members = follow(searches, FAMILIES, sources, with_triggers(odd, findings), results, settings.following)
     return Findings(
         verdict_p_value(findings),
         tuple(_evidence(f) for f in _clearest(findings, odd)),
@@ -236,7 +241,7 @@ def _evidence(finding: Finding) -> Evidence:
         source=finding.source,
         target=finding.target,
         size=finding.size,
-        times_smaller=float(np.exp(finding.statistic)),
+        ratio=float(np.exp(finding.statistic)),
         p_value=finding.p_value,
     )
 

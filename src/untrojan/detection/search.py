@@ -74,7 +74,7 @@ class Searches:
             return found
         keys = list(problems)
         wide = max(1, budget.batch // budget.images)
-        if self.ends is None or time.monotonic() < self.ends:
+        if not self.out_of_time():
             self.progress.start(f"{family.kind} triggers: {what}", len(keys))
         for number, first in enumerate(range(0, len(keys), wide)):
             share = keys[first : first + wide]
@@ -100,6 +100,10 @@ class Searches:
                 self.progress.advance(len(share))
             found.update(zip(share, results, strict=True))
         return found
+
+    def out_of_time(self) -> bool:
+        """Whether no more may be begun."""
+        return self.ends is not None and time.monotonic() >= self.ends
 
     def use_reserve(self) -> None:
         """From now on the whole time allowed may be used."""

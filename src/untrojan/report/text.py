@@ -105,11 +105,11 @@ class _Printer:
         if not rows:
             return
         self._heading("The most unusual triggers")
-        table = self._table("kind", "images of", "sent to", "size", "times smaller", "p-value", right=(3, 4, 5))
+        table = self._table("kind", "images of", "sent to", "size", "ratio", "p-value", right=(3, 4, 5))
         for row in rows:
             start = "all classes" if row.source is None else ClassName.of(content.victim, row.source).short
             end = "any other" if row.target is None else ClassName.of(content.victim, row.target).short
-            cells = (row.kinds, start, end, number(row.size), f"{number(row.times_smaller)}x", small(row.p_value))
+            cells = (row.kinds, start, end, number(row.size), f"{number(row.ratio)}x", small(row.p_value))
             table.add_row(*(self._text(cell) for cell in cells))
         self._show(table)
 

@@ -1,8 +1,8 @@
 """From clean images to a p-value, and to the class pairs that an attacker's trigger moves.
 
 Three searches for each kind of trigger: one trigger from all classes into each; one for each pair of classes; and, from
-the oddest of these on, one from all classes to whatever other. Beside them, without any trigger, the margin that each class
-can reach. What is odd is then followed to the pairs it serves.
+the oddest of these on, one from all classes to whatever other. Beside them, without any trigger, the margin that each
+class can reach. What is odd is then followed to the pairs it serves.
 """
 
 from __future__ import annotations

@@ -58,13 +58,23 @@ def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
     limit = images_for(len(member.card["class_names"] or range(10)))
     images = load_data(data, input_shape=(shape[0], shape[1], shape[2]), limit=limit, seed=seed)
     key = scan_key(classifier.sha256(), images.hashes(), images.labels, seed, ScanSettings())
-    state = ScanState(folder / hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16], key, resume=True)
+    begun = any((folder / _folder(member, seed)).rglob("*.safetensors"))
+    state = ScanState(folder / _folder(member, seed), key, resume=True)
     made = describe(member, scan(classifier, images.images, images.labels, seed=seed, store=state))
-    # What is kept is not searched again, so the cost is that of the first time.
-    first = state.folder / "cost.json"
+    # What is kept is not searched again, so the cost is that of the first time; unknown if that was another program.
+    first = state.folder / f"cost-{_program()}.json"
     if not first.is_file():
-        first.write_text(json.dumps({name: made[name] for name in COST}))
+        first.write_text(json.dumps({name: None if begun else made[name] for name in COST}))
     return made | json.loads(first.read_text())
+
+
+def _folder(member: Member, seed: int) -> str:
+    return hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16]
+
+
+def _program() -> str:
+    """What tells versions of the scan apart."""
+    return hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in MEASURES)).hexdigest()[:16]
 
 
 def describe(member: Member, report: ScanReport) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+from scipy.stats import mannwhitneyu
 
 from untrojan.intervals import wilson
 
@@ -29,10 +31,34 @@ HEAD = (
 )
 
 
+LEARNT, NOT_LEARNT = 0.5, " (not learnt)"
+"""Below this ASR a victim counts as not attacked successfully, and is listed apart."""
+
+
 def group(row: dict[str, Any]) -> tuple[str, str, str]:
     """What one line is about."""
-    clean = row["attack"] in (None, "none")
-    return row["dataset"], "none" if clean else row["attack"], "" if clean else row["setting"].partition(":")[0]
+    if is_clean(row):
+        return row["dataset"], "none", ""
+    learnt = "" if row["asr"] >= LEARNT else NOT_LEARNT
+    return row["dataset"], row["attack"] + learnt, row["setting"].partition(":")[0]
+
+
+def is_clean(row: Mapping[str, Any]) -> bool:
+    """Whether nothing was poisoned."""
+    return row["attack"] in (None, "none")
+
+
+def aucs(victims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """By data set, how often an attacked victim has a smaller p-value than a clean one (ROC AUC)."""
+    made = []
+    for dataset in sorted({str(row["dataset"]) for row in victims}):
+        own = [row for row in victims if row["dataset"] == dataset]
+        clean = [row["p_value"] for row in own if is_clean(row)]
+        attacked = [row["p_value"] for row in own if not is_clean(row) and row["asr"] >= LEARNT]
+        if clean and attacked:
+            area = mannwhitneyu(clean, attacked).statistic / (len(clean) * len(attacked))
+            made.append(f"{dataset} {area:.3f} ({len(attacked)} attacked, {len(clean)} clean)")
+    return made
 
 
 def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
@@ -47,7 +73,7 @@ def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
         rate = wilson(found, len(rows))
         interval = "" if rate is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
         named = sum(len(set(row["targets"]) & set(row["true_targets"])) for row in rows)
-        wanted = sum(len(row["true_targets"]) for row in rows)
+        wanted = sum(len(row["true_targets"]) for row in rows if row["verdict"] == "backdoor")
         false = sum(len(set(row["targets"]) - set(row["true_targets"])) for row in rows)
         asr = [row["asr"] for row in rows if row["asr"] is not None]
         cells = (
@@ -59,11 +85,19 @@ def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
             f"{found} of {len(rows)}{interval}",
             f"{named} of {wanted}" if wanted else "–",
             str(false),
-            f"{median(row['images_forward_backward'] for row in rows):,.0f}, "
-            f"{median(row['seconds'] for row in rows):,.0f}",
+            cost(rows),
         )
         made.append(f"| {' | '.join(cells)} |")
     return made
+
+
+def cost(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Median images and seconds of those that were searched in one go."""
+    known = [row for row in rows if row["seconds"] is not None]
+    if not known:
+        return "–"
+    images, seconds = (median(row[name] for row in known) for name in ("images_forward_backward", "seconds"))
+    return f"{images:,.0f}, {seconds:,.0f}"
 
 
 def tables() -> str:
@@ -74,6 +108,8 @@ def tables() -> str:
         if path.is_file():
             results = json.loads(path.read_text())["results"]
             parts.append("\n".join([f"### The {half} half\n", HEAD, *lines(results["victims"])]))
+            if areas := aucs(results["victims"]):
+                parts.append(f"AUC of the p-value: {'; '.join(areas)}.")
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from scipy.stats import mannwhitneyu
+import numpy as np
+from scipy.stats import kstest, mannwhitneyu
 
 from untrojan.intervals import wilson
 
@@ -71,7 +72,6 @@ def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
         rows = groups[key]
         found = sum(row["verdict"] == "backdoor" for row in rows)
         rate = wilson(found, len(rows))
-        interval = "" if rate is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
         named = sum(len(set(row["targets"]) & set(row["true_targets"])) for row in rows)
         wanted = sum(len(row["true_targets"]) for row in rows if row["verdict"] == "backdoor")
         false = sum(len(set(row["targets"]) - set(row["true_targets"])) for row in rows)
@@ -82,13 +82,58 @@ def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
             key[2] or "–",
             str(len(rows)),
             f"{100 * mean(asr):.0f}" if asr else "–",
-            f"{found} of {len(rows)}{interval}",
+            f"{found} of {len(rows)}{interval(rate)}",
             f"{named} of {wanted}" if wanted else "–",
             str(false),
             cost(rows),
         )
         made.append(f"| {' | '.join(cells)} |")
     return made
+
+
+def uniformity(victims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the p-values of clean victims lie: how many are small, and Kolmogorov-Smirnov against the uniform law."""
+    p_values = np.array([row["p_value"] for row in victims if is_clean(row)])
+    if len(p_values) < 20:
+        return []
+    shares = ", ".join(f"{100 * (p_values < level).mean():.1f} % below {level}" for level in (0.01, 0.05, 0.2, 0.5))
+    fit = kstest(p_values, "uniform")
+    return [f"p-values of the {len(p_values)} clean victims: {shares}; Kolmogorov-Smirnov p = {fit.pvalue:.2f}"]
+
+
+def compared(results: Mapping[str, Any]) -> list[str]:
+    """A line per detector over the same victims: right verdicts, targets named, images and seconds."""
+    rows = [row for row in results["victims"] if row["asr"] is None or row["asr"] >= LEARNT]
+    clean = [row for row in rows if is_clean(row)]
+    attacked = [row for row in rows if not is_clean(row)]
+    made = [
+        f"{len(attacked)} attacked victims and {len(clean)} clean ones of the {results['half']} half, one run:",
+        "",
+        "| detector | attacked found [95 %] | all its targets, and no other | clean flagged [95 %] | AUC | "
+        "images forward + backward, seconds (median) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in rows[0]["answers"]:
+        flagged = [[row["answers"][name]["flagged"] for row in group] for group in (attacked, clean)]
+        exact = sum(row["answers"][name]["targets"] == row["true_targets"] for row in attacked)
+        scores = [[row["answers"][name]["score"] for row in group] for group in (attacked, clean)]
+        area = mannwhitneyu(*scores).statistic / (len(attacked) * len(clean))
+        rates = [wilson(sum(group), len(group)) for group in flagged]
+        cells = (
+            name,
+            f"{sum(flagged[0])} of {len(attacked)}{interval(rates[0])}",
+            f"{exact} of {len(attacked)}",
+            f"{sum(flagged[1])} of {len(clean)}{interval(rates[1])}",
+            f"{area:.2f}",
+            cost([row["answers"][name] for row in rows]),
+        )
+        made.append(f"| {' | '.join(cells)} |")
+    return made
+
+
+def interval(rate: Any) -> str:
+    """In percent, in brackets."""
+    return "" if rate is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
 
 
 def cost(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -108,8 +153,17 @@ def tables() -> str:
         if path.is_file():
             results = json.loads(path.read_text())["results"]
             parts.append("\n".join([f"### The {half} half\n", HEAD, *lines(results["victims"])]))
-            if areas := aucs(results["victims"]):
-                parts.append(f"AUC of the p-value: {'; '.join(areas)}.")
+            parts.append(
+                "\n".join(
+                    [
+                        *(f"- AUC of the p-value, {area}." for area in aucs(results["victims"])),
+                        *(f"- {line}." for line in uniformity(results["victims"])),
+                    ]
+                )
+            )
+    path = RECORDS / "detectors.json"
+    if path.is_file():
+        parts.append("\n".join(["### Beside other detectors\n", *compared(json.loads(path.read_text())["results"])]))
     return "\n\n".join(parts)
 
 

@@ -21,6 +21,7 @@ from record import write_record
 from untrojan.data import load_data
 from untrojan.detection.evidence import TOGETHER, usual_candidates
 from untrojan.detection.scanner import ScanSettings
+from untrojan.errors import UsageError
 from untrojan.loading import load_victim
 from untrojan.pipeline import scan
 from untrojan.records import ScanReport
@@ -58,18 +59,18 @@ def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
     limit = images_for(len(member.card["class_names"] or range(10)))
     images = load_data(data, input_shape=(shape[0], shape[1], shape[2]), limit=limit, seed=seed)
     key = scan_key(classifier.sha256(), images.hashes(), images.labels, seed, ScanSettings())
-    begun = any((folder / _folder(member, seed)).rglob("*.safetensors"))
-    state = ScanState(folder / _folder(member, seed), key, resume=True)
+    own = folder / hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16]
+    begun = any(own.rglob("*.safetensors"))
+    try:
+        state = ScanState(own, key, resume=True)
+    except UsageError:  # the victim was trained anew, or the settings are others
+        begun, state = False, ScanState(own, key, resume=False)
     made = describe(member, scan(classifier, images.images, images.labels, seed=seed, store=state))
     # What is kept is not searched again, so the cost is that of the first time; unknown if that was another program.
     first = state.folder / f"cost-{_program()}.json"
     if not first.is_file():
         first.write_text(json.dumps({name: None if begun else made[name] for name in COST}))
     return made | json.loads(first.read_text())
-
-
-def _folder(member: Member, seed: int) -> str:
-    return hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16]
 
 
 def _program() -> str:

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
 
-from untrojan.detection.anomaly import anomaly_scores, below_the_others, below_two_way_fit, log_sizes, usual
+from untrojan.detection.anomaly import anomaly_scores, below_the_others, below_two_way_fit, in_effect, log_sizes, usual
 
 samples = arrays.arrays(np.float64, st.integers(1, 40), elements=st.just(0.0) | st.floats(0.001, 100))
 
@@ -139,3 +139,13 @@ def test_one_odd_pair_in_every_row_and_column_is_seen() -> None:
 
 def test_few_classes_leave_nothing_to_fit() -> None:
     assert not below_two_way_fit(np.zeros((4, 4))).any()
+
+
+@pytest.mark.parametrize("count", [10, 43, 100, 200])
+def test_as_many_in_effect_give_as_large_a_largest_value(count: int) -> None:
+    """Where the small sizes thin out exponentially, whatever the large ones do."""
+    rng = np.random.default_rng(0)
+    ten = [below_the_others(rng.exponential(size=10) * -1).max() for _ in range(2000)]
+    many = [below_the_others(rng.exponential(size=count) * -1).max() for _ in range(300)]
+    shift = np.log(in_effect(count) / 10)
+    assert np.quantile(many, 0.9) == pytest.approx(np.quantile(ten, 0.9) + shift, abs=0.5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, log_sizes
+from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, PROBES, TESTS
 
@@ -22,9 +22,9 @@ class Finding:
 
     test: "target", one trigger from all classes into ``target``; "mixed", one from all classes to whatever other one;
     "pair", from ``source`` to ``target``; "source", from ``source`` to whatever other one; "margin", no trigger but the
-    margin that ``target`` can reach, and by how much that is *larger*. number: which of several
-    starts. candidates: how many values of this test and kind were compared. partner: where two kinds are judged
-    together, the other kind's value for the same classes.
+    margin that ``target`` can reach, and by how much that is *larger*. number: which of several starts. candidates: how
+    many values of this test and kind were compared, in effect. partner: where two kinds are judged together, the other
+    kind's value for the same classes.
     """
 
     test: str
@@ -132,7 +132,7 @@ def findings_of(
 
     logs = log_sizes([i.size for i in result.targets.values()])
     for (target, inversion), value in zip(result.targets.items(), below_the_others(logs), strict=True):
-        add("target", value, inversion, len(logs), target=target)
+        add("target", value, inversion, in_effect(len(logs)), target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
     # one that is reached the most easily may be the attacker's.
     easiest = np.sort(logs)[1] if len(logs) > 1 else -np.inf
@@ -148,7 +148,7 @@ def findings_of(
     for (s, t), inversion in result.pairs.items():
         add("pair", values[s, t], inversion, len(result.pairs), source=s, target=t)
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
-        add("source", value, inversion, len(alone), source=source)
+        add("source", value, inversion, in_effect(len(alone)), source=source)
     return found
 
 
@@ -157,7 +157,7 @@ def margin_findings(margins: Array) -> list[Finding]:
     known = np.flatnonzero(~np.isnan(margins))
     logs = np.log(np.maximum(margins[known], 1e-3))  # a class that cannot be reached is no evidence against the others
     return [
-        Finding("margin", "margin", float(value), float(margins[t]), len(known), target=int(t))
+        Finding("margin", "margin", float(value), float(margins[t]), in_effect(len(known)), target=int(t))
         for t, value in zip(known, below_the_others(-logs), strict=True)
     ]
 

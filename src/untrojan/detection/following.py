@@ -138,7 +138,7 @@ def _leading(leads: Sequence[_Lead]) -> dict[Pair, _Lead]:
     kind whose evidence for it is the clearest. Within that kind a trigger from all classes into the target explains
     all its pairs.
     """
-    joint = {(lead.finding.kind, lead.finding.target) for lead in leads if lead.finding.test == "target"}
+    joint = {lead.finding.target for lead in leads if lead.finding.test == "target"}
     leads = [lead for lead in leads if not _repeats(lead, joint)]
     kinds: dict[int, str] = {}
     for lead in leads:  # the clearest first
@@ -152,11 +152,11 @@ def _leading(leads: Sequence[_Lead]) -> dict[Pair, _Lead]:
     return chosen
 
 
-def _repeats(lead: _Lead, joint: Collection[tuple[str, int | None]]) -> bool:
-    """Whether a trigger to whatever class sends most to a target that is known: then what else it does to single
-    classes is no other attack."""
-    known = sum((lead.finding.kind, target) in joint for _, target in lead.moves)
-    return lead.finding.test == "mixed" and 2 * known >= len(lead.moves)
+def _repeats(lead: _Lead, joint: Collection[int | None]) -> bool:
+    """Whether a trigger sends most classes to a target that is known, from a trigger of whatever kind: then what else
+    it does to single classes is no other attack, be it one for all or one for a pair."""
+    known = sum(target in joint for _, target in lead.moves)
+    return lead.finding.test != "target" and 2 * known >= len(lead.moves)
 
 
 def _shared(

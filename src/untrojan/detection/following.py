@@ -44,7 +44,7 @@ class Members:
 
 
 @dataclass(frozen=True)
-class _Lead:
+class Lead:
     """An odd trigger, and for each pair that it moves the share of images moved."""
 
     finding: Finding
@@ -71,7 +71,7 @@ def follow(
         for f in _distinct(odd)[: settings.leads]
         if (trigger := inversion_of(f, results[f.kind]).trigger) is not None
     ]
-    chosen = _leading(leads)
+    chosen = explained(leads)
     members: dict[int, Members] = {}
     for kind in sorted({lead.finding.kind for lead in chosen.values()}):
         family, result = families[kind](), results[kind]
@@ -100,16 +100,16 @@ def _lead(
     finding: Finding,
     trigger: Trigger,
     settings: FollowSettings,
-) -> _Lead:
+) -> Lead:
     if finding.test == "mixed":
-        return _Lead(finding, trigger, _moves(searches, trigger, sources, settings))
+        return Lead(finding, trigger, _moves(searches, trigger, sources, settings))
     # The smallest trigger for some classes is too weak for others; a warp, made stronger, may be another one.
     target = finding.target if finding.test == "target" else None
     moves = _moves(searches, trigger, sources, settings, target)
     moves |= _moves(searches, family.strengthened(trigger), sources, settings, target)
     if finding.test == "pair" and finding.source is not None and finding.target is not None:
         moves[finding.source, finding.target] = 1.0
-    return _Lead(finding, trigger, moves)
+    return Lead(finding, trigger, moves)
 
 
 def _moves(
@@ -131,7 +131,7 @@ def _moves(
     return moves
 
 
-def _leading(leads: Sequence[_Lead]) -> dict[Pair, _Lead]:
+def explained(leads: Sequence[Lead]) -> dict[Pair, Lead]:
     """The lead that explains each pair.
 
     A patch can also be written as a perturbation, if a larger one, and the other way round: a target belongs to the
@@ -144,7 +144,7 @@ def _leading(leads: Sequence[_Lead]) -> dict[Pair, _Lead]:
     for lead in leads:  # the clearest first
         for _, target in lead.moves:
             kinds.setdefault(target, lead.finding.kind)
-    chosen: dict[Pair, _Lead] = {}
+    chosen: dict[Pair, Lead] = {}
     for lead in sorted(leads, key=lambda lead: lead.finding.test != "target"):
         for pair in lead.moves:
             if lead.finding.kind == kinds[pair[1]]:
@@ -152,7 +152,7 @@ def _leading(leads: Sequence[_Lead]) -> dict[Pair, _Lead]:
     return chosen
 
 
-def _repeats(lead: _Lead, joint: Collection[int | None]) -> bool:
+def _repeats(lead: Lead, joint: Collection[int | None]) -> bool:
     """Whether a trigger sends most classes to a target that is known, from a trigger of whatever kind: then what else
     it does to single classes is no other attack, be it one for all or one for a pair."""
     known = sum(target in joint for _, target in lead.moves)
@@ -163,7 +163,7 @@ def _shared(
     searches: Searches,
     family: TriggerFamily,
     sources: Mapping[int, Tensor],
-    candidates: Mapping[Pair, _Lead],
+    candidates: Mapping[Pair, Lead],
     settings: FollowSettings,
 ) -> dict[int, Members]:
     """The pairs whose own trigger, searched from the lead's, is as small as that; and one trigger for each target."""

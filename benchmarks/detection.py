@@ -46,6 +46,13 @@ def halves(plan: Path) -> dict[str, str]:
     return {str(recipe.name): str(recipe.part) for recipe in read_plan(plan)}
 
 
+def selected(zoo: Path, plan: Path, half: str, patterns: Sequence[str]) -> list[Member]:
+    """The victims of a half that match, and that have their weights, by name."""
+    half_of = halves(plan)
+    wanted = {m.name: m for pattern in patterns for m in members(zoo, pattern)}
+    return [m for _, m in sorted(wanted.items()) if m.whole and half_of.get(m.name) == half]
+
+
 def images_for(classes: int) -> int:
     """How many clean images a scan gets: a few hundred, more where there are many classes."""
     return max(500, 10 * classes)
@@ -128,9 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    half_of = halves(options.plan)
-    wanted = {m.name: m for pattern in options.only for m in members(options.zoo, pattern)}
-    chosen = [m for _, m in sorted(wanted.items()) if m.whole and half_of.get(m.name) == options.half]
+    chosen = selected(options.zoo, options.plan, options.half, options.only)
     options.work.mkdir(parents=True, exist_ok=True)
     jobs = [(member, options.work, options.seed) for member in chosen]
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:

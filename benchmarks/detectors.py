@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from record import write_record
 
-from detection import halves, images_for
+from detection import images_for, selected
 from untrojan.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.data import load_data
@@ -26,7 +26,7 @@ from untrojan.loading import load_victim
 from untrojan.pipeline import scan
 from untrojan.setting import Setting
 from untrojan.victims.recipe import splits
-from untrojan.victims.zoo import Member, members
+from untrojan.victims.zoo import Member
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = [
@@ -86,9 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    half_of = halves(options.plan)
-    wanted = {m.name: m for pattern in options.only for m in members(options.zoo, pattern)}
-    chosen = [m for _, m in sorted(wanted.items()) if m.whole and half_of.get(m.name) == options.half]
+    chosen = selected(options.zoo, options.plan, options.half, options.only)
     methods = {"untrojan": scanned, **detectors()}
     rows = []
     for member in chosen:

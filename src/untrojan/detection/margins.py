@@ -16,9 +16,8 @@ from untrojan.detection.anomaly import Array
 from untrojan.detection.search import Searches
 
 STARTS, STEPS, RATE, BATCH = 6, 60, 0.3, 240
-"""Images per class, steps of Adam on the logit of their pixels, its rate, images per pass. On the calibration half six
-starts and sixty steps told the input-aware victim from the clean ones as well as the paper's thirty and three hundred
-would cost twenty-five times as much to do."""
+"""Images per class, steps of Adam on the logit of their pixels, its rate, images per pass. The paper spends 30 starts and
+300 steps, twenty-five times as much."""
 
 
 def largest_margins(searches: Searches, images: Tensor, labels: Tensor, classes: int) -> Array:

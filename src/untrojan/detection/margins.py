@@ -16,8 +16,8 @@ from untrojan.detection.anomaly import Array
 from untrojan.detection.search import Searches
 
 STARTS, STEPS, RATE, BATCH = 6, 60, 0.3, 240
-"""Images per class, steps of Adam on the logit of their pixels, its rate, images per pass. The paper spends 30 starts and
-300 steps, twenty-five times as much."""
+"""Images per class, steps of Adam on the logit of their pixels, its rate, images per pass. The paper spends 30 starts
+and 300 steps, twenty-five times as much."""
 
 
 def largest_margins(searches: Searches, images: Tensor, labels: Tensor, classes: int) -> Array:

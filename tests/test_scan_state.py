@@ -8,6 +8,7 @@ import torch
 import untrojan
 from planted import planted_classifier, planted_images
 from untrojan.detection.inversion import Budget, Inversion
+from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.errors import UsageError
 from untrojan.scan_state import FOLDER, ScanState, scan_key
@@ -16,7 +17,7 @@ from untrojan.triggers import PatchTrigger
 QUICK = ScanSettings(
     kinds=("patch", "warp"),
     targets=Budget(steps=40, images=16, level=0.75),
-    pairs={"patch": Budget(steps=30, images=6)},
+    pairs=PairSettings(screening={"patch": Budget(steps=30, images=6)}),
     probe=Budget(steps=30, images=24, level=0.6),
 )
 

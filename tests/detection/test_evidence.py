@@ -16,6 +16,7 @@ from untrojan.detection.evidence import (
     findings_of,
     gumbel_tail,
     inversion_of,
+    refined_values,
     significant,
     standardised,
     together,
@@ -82,11 +83,37 @@ def test_pairs_are_compared_with_what_their_margin_lets_expect() -> None:
     logs = rng.normal(3, 0.1, size=(10, 10))
     margins = np.zeros((10, 10))
     logs[9, 1], margins[9, 1] = 3 - 1.5, -2.0
-    result = KindResults(pairs={(s, t): sized(math.exp(logs[s, t])) for s in range(10) for t in range(10) if s != t})
+    pairs = {(s, t): sized(math.exp(logs[s, t])) for s in range(10) for t in range(10) if s != t}
+    result = KindResults(pairs=pairs, refined={pair: pairs[pair] for pair in [(9, 1), (0, 1), (9, 0)]})
     alike = {(f.source, f.target): f for f in findings_of("patch", result, margins)}
     blind = {(f.source, f.target): f for f in findings_of("patch", result, np.zeros((10, 10)))}
     assert blind[9, 1].value > 1.3
     assert alike[9, 1].value < 0.3
+
+
+def refined_from(before: dict[tuple[int, int], float], after: dict[tuple[int, int], float | None]) -> KindResults:
+    rng = np.random.default_rng(2)
+    usual = {(s, t): math.exp(rng.normal(3, 0.1)) for s in range(10) for t in range(10) if s != t}
+    pairs = {pair: sized(size) for pair, size in (usual | before).items()}
+    return KindResults(pairs=pairs, refined={pair: sized(size) for pair, size in after.items()})
+
+
+def test_a_pair_counts_by_how_much_further_it_shrinks_than_the_others() -> None:
+    odd = [(0, 1), (2, 3), (4, 5), (6, 7)]
+    start = dict.fromkeys(odd, 10.0)
+    values = refined_values(refined_from(start, dict.fromkeys(odd, 5.0) | {(4, 5): 1.0}), np.zeros((10, 10)))
+    assert set(values) == set(odd)
+    assert values[0, 1] == pytest.approx(math.log(math.exp(3) / 10), abs=0.15), "all of them halve: nothing is odd"
+    assert values[4, 5] - values[0, 1] == pytest.approx(math.log(5), abs=0.15)
+
+
+def test_a_pair_that_is_not_found_again_says_nothing() -> None:
+    after = {(0, 1): None, (2, 3): 9.0, (4, 5): 9.0}
+    result = refined_from({(0, 1): 2.0}, after)
+    assert (0, 1) not in refined_values(result, np.zeros((10, 10)))
+    assert result.latest[0, 1].size == 2.0, "its first trigger is still known"
+    assert result.latest[2, 3].size == 9.0
+    assert refined_values(refined_from({}, {}), np.zeros((10, 10))) == {}
 
 
 def test_a_trigger_for_all_is_not_compared_with_the_attackers_own_target() -> None:
@@ -121,6 +148,7 @@ def test_every_finding_leads_back_to_its_search() -> None:
         targets={t: sized(10.0 + t) for t in range(6)},
         probes={0: sized(3.0), 1: sized(4.0)},
         pairs={(s, t): sized(5.0 + s + t) for s in range(6) for t in range(6) if s != t},
+        refined={(0, 1): sized(2.0), (1, 0): sized(3.0)},
         sources={s: sized(7.0 + s) for s in range(6)},
     )
     found = findings_of("patch", result, np.zeros((6, 6)))

@@ -10,13 +10,15 @@ import untrojan
 from planted import CLASSES, SIDE, planted_images
 from untrojan.classifier import Classifier
 from untrojan.detection.inversion import Budget
-from untrojan.detection.scanner import ScanSettings, log_margins
+from untrojan.detection.margins import log_margins
+from untrojan.detection.pairs import PairSettings
+from untrojan.detection.scanner import ScanSettings
 
 # In these networks the row is the class, so that a warp by a pixel is no attack.
 QUICK = ScanSettings(
     kinds=("patch", "additive"),
     targets=Budget(steps=80, images=16, level=0.75),
-    pairs={"patch": Budget(steps=50, images=6), "additive": Budget(steps=80, images=6)},
+    pairs=PairSettings(screening={"patch": Budget(steps=50, images=6), "additive": Budget(steps=80, images=6)}),
 )
 
 
@@ -71,7 +73,7 @@ def test_an_honest_network_is_clean_and_its_p_value_is_not_small(seed):
 def test_with_many_classes_the_pairs_are_not_all_searched():
     images, labels = planted_images()
     attack = torch.eye(CLASSES).roll(1, 1)
-    settings = ScanSettings(kinds=("patch",), targets=QUICK.targets, most_pairs=10)
+    settings = ScanSettings(kinds=("patch",), targets=QUICK.targets, pairs=PairSettings(most=10))
     report = untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=settings)
     assert report.targets == tuple(range(CLASSES))
     assert len(report.pairs) == CLASSES, "a row for each detected pair alone"

@@ -12,6 +12,7 @@ import untrojan
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection.inversion import Budget
+from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
@@ -19,7 +20,7 @@ from untrojan.progress import Silent
 
 QUICK = ScanSettings(
     targets=Budget(steps=120, images=16, level=0.75),
-    pairs={"patch": Budget(steps=60, images=6), "additive": Budget(steps=200, images=6)},
+    pairs=PairSettings(screening={"patch": Budget(steps=60, images=6), "additive": Budget(steps=200, images=6)}),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -104,12 +104,21 @@ def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
 
 @dataclass
 class KindResults:
-    """The inversions of one kind of trigger, by what they were for; empty where it was not searched."""
+    """The inversions of one kind of trigger, by what they were for; empty where it was not searched.
+
+    ``refined``: a few of ``pairs``, searched on.
+    """
 
     targets: dict[int, Inversion] = field(default_factory=dict)
     probes: dict[int, Inversion] = field(default_factory=dict)
     pairs: dict[tuple[int, int], Inversion] = field(default_factory=dict)
+    refined: dict[tuple[int, int], Inversion] = field(default_factory=dict)
     sources: dict[int, Inversion] = field(default_factory=dict)
+
+    @property
+    def latest(self) -> dict[tuple[int, int], Inversion]:
+        """Of each pair the refined trigger, or else the first."""
+        return self.pairs | {pair: i for pair, i in self.refined.items() if i.size is not None}
 
 
 MARGIN_POWER = 0.75
@@ -141,15 +150,37 @@ def findings_of(
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
     for number, inversion in result.probes.items():
         add("mixed", easiest - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
-    matrix = np.full(margins.shape, np.nan)
-    for pair, size in zip(result.pairs, log_sizes([i.size for i in result.pairs.values()]), strict=True):
-        matrix[pair] = size - MARGIN_POWER * margins[pair]
-    values = below_two_way_fit(matrix) if result.pairs else matrix
-    for (s, t), inversion in result.pairs.items():
-        add("pair", values[s, t], inversion, len(result.pairs), source=s, target=t)
+    for (s, t), value in refined_values(result, margins).items():
+        add("pair", value, result.refined[s, t], len(result.pairs), source=s, target=t)
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, in_effect(len(alone)), source=source)
     return found
+
+
+def pair_values(pairs: Mapping[tuple[int, int], Inversion], margins: Array) -> dict[tuple[int, int], float]:
+    """By how much each pair's trigger is smaller than its classes and the margin between them let expect."""
+    matrix = np.full(margins.shape, np.nan)
+    for pair, size in zip(pairs, log_sizes([i.size for i in pairs.values()]), strict=True):
+        matrix[pair] = size - MARGIN_POWER * margins[pair]
+    values = below_two_way_fit(matrix) if pairs else matrix
+    return {pair: float(values[pair]) for pair, i in pairs.items() if i.size is not None}
+
+
+def refined_values(result: KindResults, margins: Array) -> dict[tuple[int, int], float]:
+    """The same for the refined pairs: what they were before, and by how much more they shrank than others did.
+
+    A chance find on a handful of images hardly shrinks, or grows, when more images are to follow; an attacker's trigger
+    shrinks further. How much any trigger does depends on the classifier, so it is compared with what at least three
+    quarters of the refined ones do.
+    """
+    before = pair_values(result.pairs, margins)
+    shrunk = {
+        pair: math.log(result.pairs[pair].size or 1.0) - math.log(max(i.size, 1e-9))
+        for pair, i in result.refined.items()
+        if i.size is not None and pair in before
+    }
+    ordinary = float(np.quantile(list(shrunk.values()), 0.25)) if shrunk else 0.0
+    return {pair: before[pair] + by - ordinary for pair, by in shrunk.items()}
 
 
 def margin_findings(margins: Array) -> list[Finding]:
@@ -187,7 +218,7 @@ def with_triggers(odd: Sequence[Finding], findings: Sequence[Finding]) -> list[F
 def inversion_of(finding: Finding, result: KindResults) -> Inversion:
     """What a finding is about."""
     if finding.source is not None and finding.target is not None:
-        return result.pairs[finding.source, finding.target]
+        return result.refined[finding.source, finding.target]
     if finding.source is not None:
         return result.sources[finding.source]
     return result.probes[finding.number] if finding.target is None else result.targets[finding.target]

@@ -29,9 +29,9 @@ class FollowSettings:
     leads: int = 12
     moved: float = 0.25
     shown: int = 50
-    pairs: Budget = field(default_factory=lambda: Budget(steps=50, images=10, level=0.5))
+    pairs: Budget = field(default_factory=lambda: Budget(steps=35, images=10, level=0.5))
     growth: float = 3.0
-    pooled: Budget = field(default_factory=lambda: Budget(steps=60, images=16, level=0.7, patience=40))
+    pooled: Budget = field(default_factory=lambda: Budget(steps=45, images=16, level=0.7, patience=40))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def follow(
         own = {pair: lead for pair, lead in chosen.items() if lead.finding.kind == kind}
         joint = {t: lead for (_, t), lead in own.items() if lead.finding.test == "target"}
         for target, lead in joint.items():
-            sizes = {s: _least(lead.finding.size, result.pairs.get((s, t))) for s, t in own if t == target}
+            sizes = {s: _least(lead.finding.size, result.latest.get((s, t))) for s, t in own if t == target}
             members[target] = Members(kind, sizes, lead.trigger)
         rest = {pair: lead for pair, lead in own.items() if pair[1] not in joint}
         members |= _shared(searches, family, sources, rest, settings)

@@ -7,6 +7,8 @@ images of other classes and is short. It is the one test that sees an attack who
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,3 +62,19 @@ def _maximised(classifier: Classifier, images: Tensor, aims: Tensor, beta1: floa
         scale = (second / (1 - beta2**step)).sqrt().add_(1e-8)
         pixels = pixels.detach() - RATE * first / (1 - beta1**step) / scale
     return margin.detach()
+
+
+def log_margins(classifier: Classifier, sources: Mapping[int, Tensor], classes: int) -> Array:
+    """log of the mean logit of a class minus that of another, on clean images of the first: float64 [K, K].
+
+    Classes that look alike have small triggers between them, and small margins. Those under a tenth of the median count
+    as that, so that a class which the classifier confuses cannot reach infinity. NaN where there are no images.
+    """
+    margins = np.full((classes, classes), np.nan)
+    for s, images in sources.items():
+        means = classifier.predict(images).double().mean(0).cpu().numpy()
+        margins[s] = means[s] - means
+    np.fill_diagonal(margins, np.nan)
+    floor = max(0.1 * float(np.nanmedian(margins)), 1e-6)
+    logs: Array = np.log(np.maximum(margins, floor))
+    return logs

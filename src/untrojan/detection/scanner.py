@@ -1,8 +1,8 @@
 """From clean images to a p-value, and to the class pairs that an attacker's trigger moves.
 
-Three searches for each kind of trigger: one trigger from all classes into each; one for each pair of classes; and, from
-the oddest of these on, one from all classes to whatever other. Beside them, without any trigger, the margin that each
-class can reach. What is odd is then followed to the pairs it serves.
+Three searches for each kind of trigger: one trigger from all classes into each; one for each pair of classes, the
+oddest of which go on; and, from these, one from all classes to whatever other. Beside them, without any trigger, the
+margin that each class can reach. What is odd is then followed to the pairs it serves.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from untrojan.classifier.classifier import Classifier
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.anomaly import Array, anomaly_scores
 from untrojan.detection.evidence import (
@@ -32,7 +30,8 @@ from untrojan.detection.evidence import (
 )
 from untrojan.detection.following import FollowSettings, Members, follow
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
-from untrojan.detection.margins import largest_margins
+from untrojan.detection.margins import largest_margins, log_margins
+from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches
 from untrojan.detection.warp import WarpFamily
@@ -48,20 +47,15 @@ Pair = tuple[int, int]
 class ScanSettings:
     """What a scan spends, and when it calls a victim attacked.
 
-    targets: the search for one trigger from all classes into each; pairs: for each pair, by kind, where there are at
-    most ``most_pairs`` of them; sources: for one from each class to whatever other one, where there are more; probe:
-    for one that moves images of all classes to whatever other class, from ``probes`` triggers of pairs or sources, the
-    oddest and those that move most of ``trial`` images for their size, or from random ones for a kind that has none.
+    targets: the search for one trigger from all classes into each; pairs: for each pair; probe: for one that moves
+    images of all classes to whatever other class, from ``probes`` triggers of pairs or sources, the oddest and those
+    that move most of ``trial`` images for their size, or from random ones for a kind that has none.
     alpha: the verdict is "backdoor" where the p-value is below.
     """
 
     kinds: tuple[str, ...] = tuple(FAMILIES)
     targets: Budget = field(default_factory=lambda: Budget(steps=50, images=20, level=0.75))
-    pairs: Mapping[str, Budget] = field(
-        default_factory=lambda: {"patch": Budget(steps=40, images=6), "additive": Budget(steps=35, images=6)}
-    )
-    most_pairs: int = 400
-    sources: Budget = field(default_factory=lambda: Budget(steps=50, images=8, level=0.9))
+    pairs: PairSettings = field(default_factory=PairSettings)
     probes: int = 5
     trial: int = 40
     probe: Budget = field(default_factory=lambda: Budget(steps=50, images=24, level=0.6, patience=40))
@@ -94,10 +88,9 @@ def scan_pairs(searches: Searches, images: Tensor, labels: Tensor, settings: Sca
     results = {kind: KindResults() for kind in settings.kinds}
     for kind in settings.kinds:
         results[kind].targets = _search_targets(searches, FAMILIES[kind](), images, labels, classes, settings)
-    for kind in settings.pairs:
-        if kind in results:
-            _search_pairs(searches, FAMILIES[kind](), sources, classes, settings, results[kind])
     margins = log_margins(searches.classifier, sources, classes)
+    own = {kind: (FAMILIES[kind](), results[kind]) for kind in settings.pairs.screening if kind in results}
+    search_pairs(searches, own, sources, margins, settings.pairs)
     for kind in settings.kinds:
         results[kind].probes = _probe(searches, FAMILIES[kind](), images, labels, settings, results[kind], margins)
     findings: list[Finding] = []
@@ -150,7 +143,7 @@ def _probe(
         findings = findings_of(family.kind, result, margins)
         alone = [f for f in sorted(findings, key=lambda f: -f.value) if f.test in ("pair", "source")]
         oddest = [inversion_of(f, result) for f in alone[: settings.probes // 2]]
-        found = [*result.pairs.values(), *result.sources.values()]
+        found = [*result.latest.values(), *result.sources.values()]
         chosen = [*oddest, *_farthest_reaching(searches, family, found, images, labels, settings)]
         triggers = {id(i): i.trigger for i in chosen if i.trigger is not None}
         starts = [family.strengthened(trigger) for trigger in list(triggers.values())[: settings.probes]]
@@ -176,43 +169,6 @@ def _farthest_reaching(
             reach.append((float((answers != truth).float().mean()) / inversion.size, inversion))
     reach.sort(key=lambda row: -row[0])
     return [inversion for _, inversion in reach[: settings.probes]]
-
-
-def _search_pairs(
-    searches: Searches,
-    family: TriggerFamily,
-    sources: Mapping[int, Tensor],
-    classes: int,
-    settings: ScanSettings,
-    result: KindResults,
-) -> None:
-    if len(sources) * (classes - 1) <= settings.most_pairs:
-        budget = settings.pairs[family.kind]
-        chosen = {s: x[searches.choose(f"{family.kind} {s}", len(x), budget.images)] for s, x in sources.items()}
-        problems = {(s, t): Problem(chosen[s], t) for t in range(classes) for s in sources if s != t}
-        result.pairs = searches.run("each pair", family, problems, budget)
-        return
-    away = {
-        s: Problem(x, -1, labels=torch.full((len(x),), s, device=x.device, dtype=torch.int64))
-        for s, x in sources.items()
-    }
-    result.sources = searches.run("each class to any", family, away, settings.sources)
-
-
-def log_margins(classifier: Classifier, sources: Mapping[int, Tensor], classes: int) -> Array:
-    """log of the mean logit of a class minus that of another, on clean images of the first: float64 [K, K].
-
-    Classes that look alike have small triggers between them, and small margins. Those under a tenth of the median count
-    as that, so that a class which the classifier confuses cannot reach infinity. NaN where there are no images.
-    """
-    margins = np.full((classes, classes), np.nan)
-    for s, images in sources.items():
-        means = classifier.predict(images).double().mean(0).cpu().numpy()
-        margins[s] = means[s] - means
-    np.fill_diagonal(margins, np.nan)
-    floor = max(0.1 * float(np.nanmedian(margins)), 1e-6)
-    logs: Array = np.log(np.maximum(margins, floor))
-    return logs
 
 
 def _mostly_failed(result: KindResults) -> bool:
@@ -250,7 +206,7 @@ def _pair_scores(results: Mapping[str, KindResults], members: Mapping[int, Membe
     """A row for every pair that was searched, and for every detected one."""
     rows: list[PairScore] = []
     for kind, result in results.items():
-        sizes: dict[Pair, float | None] = {pair: i.size for pair, i in result.pairs.items()}
+        sizes: dict[Pair, float | None] = {pair: i.size for pair, i in result.latest.items()}
         hits = {(s, t): size for t, m in members.items() if m.kind == kind for s, size in m.sizes.items()}
         sizes |= {pair: min(size, sizes.get(pair) or size) for pair, size in hits.items()}
         # Where the pairs were not all searched, the triggers into each class say what is usual.

@@ -1,0 +1,78 @@
+"""One trigger for each pair of classes: short searches for all, and longer ones for those that look odd.
+
+All pairs are K(K - 1) searches, so each gets few steps and few images, on which a chance find is nearly as small as an
+attacker's trigger. What tells them apart is what becomes of them with more of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from untrojan.detection.anomaly import Array
+from untrojan.detection.evidence import KindResults, pair_values
+from untrojan.detection.inversion import Budget, Problem, TriggerFamily
+from untrojan.detection.search import Searches
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSettings:
+    """screening: the search for every pair, by kind, where there are at most ``most`` of them; refined: how many of
+    these go on, the same for every kind; refining: their search, from the trigger of the first and on all images of
+    the class; sources: where there are more pairs, the search from each class to whatever other one."""
+
+    screening: Mapping[str, Budget] = field(
+        default_factory=lambda: {"patch": Budget(steps=25, images=6), "additive": Budget(steps=30, images=6)}
+    )
+    most: int = 400
+    refined: int = 12
+    refining: Budget = field(default_factory=lambda: Budget(steps=40, images=8, level=0.85, patience=40))
+    sources: Budget = field(default_factory=lambda: Budget(steps=50, images=8, level=0.9))
+
+
+def search_pairs(
+    searches: Searches,
+    results: Mapping[str, tuple[TriggerFamily, KindResults]],
+    sources: Mapping[int, Tensor],
+    margins: Array,
+    settings: PairSettings,
+) -> None:
+    """Fill in the pairs and the refined ones of each kind, or, for many classes, the sources.
+
+    sources: class to its images; margins: ``log_margins``, float64 [K, K].
+    """
+    classes = len(margins)
+    if len(sources) * (classes - 1) > settings.most:
+        for family, result in results.values():
+            away = {s: Problem(x, -1, labels=torch.full((len(x),), s, device=x.device)) for s, x in sources.items()}
+            result.sources = searches.run("each class to any", family, away, settings.sources)
+        return
+    for kind, (family, result) in results.items():
+        budget = settings.screening[kind]
+        chosen = {s: x[searches.choose(f"{kind} {s}", len(x), budget.images)] for s, x in sources.items()}
+        problems = {(s, t): Problem(chosen[s], t) for t in range(classes) for s in sources if s != t}
+        result.pairs = searches.run("each pair", family, problems, budget)
+    odd = oddest([pair_values(result.pairs, margins) for _, result in results.values()], settings.refined)
+    for family, result in results.values():
+        starts = {pair: found.trigger for pair in odd if (found := result.pairs.get(pair))}
+        problems = {p: Problem(sources[p[0]], p[1], start=start) for p, start in starts.items() if start is not None}
+        result.refined = searches.run("the oddest pairs", family, problems, settings.refining)
+
+
+def oddest(values: Iterable[Mapping[Pair, float]], count: int) -> list[Pair]:
+    """The ``count`` pairs with the best rank in any kind; pairs of equal rank in the order of the kinds.
+
+    >>> oddest([{(0, 1): 2.0, (1, 0): 1.0}, {(2, 1): 9.0, (0, 1): 0.5}], 2)
+    [(0, 1), (2, 1)]
+    """
+    ranked = [sorted(kind, key=lambda pair: -kind[pair]) for kind in values]
+    best: dict[Pair, int] = {}
+    for kind in ranked:
+        for rank, pair in enumerate(kind):
+            best[pair] = min(rank, best.get(pair, rank))
+    return sorted(best, key=lambda pair: best[pair])[:count]

@@ -34,7 +34,7 @@ from untrojan.victims.zoo import Member, members
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = [
     f"src/untrojan/detection/{name}.py"
-    for name in ("scanner", "evidence", "following", "inversion", "search", "margins")
+    for name in ("scanner", "pairs", "evidence", "following", "inversion", "search", "margins")
 ]
 
 

@@ -98,7 +98,9 @@ class Inversion:
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """How long to search. ``images`` of a problem are drawn per step; ``patience`` steps without a smaller trigger
-    (by ``improvement``, a share) end it; ``level`` is the success rate that counts as success."""
+    (by ``improvement``, a share) end it; ``level`` is the success rate that counts as success. For a short search
+    ``pace`` multiplies the family's learning rate and, as a power, how fast size gets dearer, and ``cost`` multiplies
+    what it costs at first: it then ends near the smallest trigger, if less exactly."""
 
     steps: int
     images: int
@@ -106,6 +108,8 @@ class Budget:
     patience: int = 25
     improvement: float = 0.02
     batch: int = 256
+    pace: float = 1.0
+    cost: float = 1.0
 
 
 class OutOfTimeError(Exception):
@@ -174,7 +178,7 @@ class _Batch:
         fresh = [t.to(device) for t in fresh]
         rows = {
             "away": torch.tensor([p.labels is not None for p in problems], device=device),
-            "cost": torch.full((count,), self.family.initial_cost, device=device),
+            "cost": torch.full((count,), self.family.initial_cost * self.budget.cost, device=device),
             "allowance": torch.tensor([p.allowance for p in problems], device=device),
             "age": torch.zeros(count, device=device),
             "stride": torch.ones(count, device=device),
@@ -252,7 +256,8 @@ class _Batch:
     def _adapt_cost(self, success: Tensor) -> None:
         """Dearer while it succeeds, cheaper while it fails: the size then hovers where success begins."""
         reached = success >= self.budget.level
-        self.rows["cost"] = self.rows["cost"] * torch.where(reached, self.family.raise_cost, self.family.lower_cost)
+        dearer = self.family.raise_cost**self.budget.pace
+        self.rows["cost"] = self.rows["cost"] * torch.where(reached, dearer, self.family.lower_cost)
 
     def _adam(self, gradients: Sequence[Tensor], beta1: float = 0.5, beta2: float = 0.9) -> None:
         """Adam with each row's own step count (Neural Cleanse's betas)."""
@@ -264,7 +269,7 @@ class _Batch:
             shape = (-1,) + (1,) * (gradient.ndim - 1)
             mean = first / (1 - beta1**age).view(shape)
             scale = (second / (1 - beta2**age).view(shape)).sqrt_().add_(1e-8)
-            step = self.family.learning_rate * self.rows["stride"].view(shape)
+            step = self.budget.pace * self.family.learning_rate * self.rows["stride"].view(shape)
             self.parameters[i] = self.parameters[i] - step * mean / scale
 
     def _size(self, row: int) -> float:

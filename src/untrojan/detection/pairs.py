@@ -1,6 +1,6 @@
 """One trigger for each pair of classes: short searches for all, and longer ones for those that look odd.
 
-All pairs are K(K - 1) searches, so each gets few steps and few images, on which a chance find is nearly as small as an
+All pairs are K(K - 1) searches, so each gets few large steps and few images, on which a chance find is nearly as small as an
 attacker's trigger. What tells them apart is what becomes of them with more of both.
 """
 
@@ -27,7 +27,10 @@ class PairSettings:
     the class; sources: where there are more pairs, the search from each class to whatever other one."""
 
     screening: Mapping[str, Budget] = field(
-        default_factory=lambda: {"patch": Budget(steps=25, images=6), "additive": Budget(steps=30, images=6)}
+        default_factory=lambda: {
+            "patch": Budget(steps=25, images=6, pace=2.5, cost=5.0),
+            "additive": Budget(steps=30, images=6, pace=2.0, cost=5.0),
+        }
     )
     most: int = 400
     refined: int = 12

@@ -50,6 +50,19 @@ def test_the_patch_search_finds_the_pixel():
     assert int(found.trigger.mask.flatten().argmax()) == 0
 
 
+@pytest.mark.parametrize("family", [PatchFamily(), AdditiveFamily()])
+def test_a_short_search_gets_further_in_larger_steps(family):
+    classifier = planted_classifier()
+    images, labels = planted_images(8)
+    problems = [Problem(images[labels == 1].float() / 255, 2)]
+    sizes = [
+        search(classifier, family, problems, Budget(steps=25, images=8, pace=pace, cost=cost))[0].size
+        for pace, cost in ((1.0, 1.0), (2.5, 5.0))
+    ]
+    assert sizes[1] is not None
+    assert sizes[0] is None or sizes[1] < 0.8 * sizes[0]
+
+
 def slide(images):
     """The same images a pixel lower: in the planted network the row is the class."""
     return images.roll(1, 2)

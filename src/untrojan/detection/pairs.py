@@ -1,7 +1,7 @@
 """One trigger for each pair of classes: short searches for all, and longer ones for those that look odd.
 
-All pairs are K(K - 1) searches, so each gets few and large steps on few images, on which a chance find is nearly as small
-as an attacker's trigger. What tells them apart is what becomes of them with more of both.
+All pairs are K(K - 1) searches, so each gets few and large steps on few images, on which a chance find is nearly as
+small as an attacker's trigger. What tells them apart is what becomes of them with more of both.
 """
 
 from __future__ import annotations

@@ -63,6 +63,18 @@ def test_a_short_search_gets_further_in_larger_steps(family):
     assert sizes[0] is None or sizes[1] < 0.8 * sizes[0]
 
 
+def test_a_higher_cost_at_first_ends_nearer_to_the_smallest():
+    images, labels = planted_images(8)
+    problems = [Problem(images[labels == 1].float() / 255, 2)]
+    cheap, dear = (
+        search(planted_classifier(), PatchFamily(), problems, Budget(steps=25, images=8, cost=cost))[0].size
+        for cost in (0.2, 20.0)
+    )
+    assert cheap is not None
+    assert dear is not None
+    assert dear < 0.8 * cheap
+
+
 def slide(images):
     """The same images a pixel lower: in the planted network the row is the class."""
     return images.roll(1, 2)

@@ -35,6 +35,9 @@ HEAD = (
 LEARNT, NOT_LEARNT = 0.5, " (not learnt)"
 """Below this ASR a victim counts as not attacked successfully, and is listed apart."""
 
+ENOUGH, UNION = 20, "all together, the scan's p-value"
+"""Of fewer clean victims no rate or AUC is told."""
+
 
 def group(row: dict[str, Any]) -> tuple[str, str, str]:
     """What one line is about."""
@@ -60,6 +63,41 @@ def aucs(victims: Sequence[Mapping[str, Any]]) -> list[str]:
             area = mannwhitneyu(clean, attacked).statistic / (len(clean) * len(attacked))
             made.append(f"{dataset} {area:.3f} ({len(attacked)} attacked, {len(clean)} clean)")
     return made
+
+
+def by_test(victims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The AUC of each test and kind alone, a line each, the union of all first; a column per data set with at least
+    ``ENOUGH`` clean victims."""
+    columns: dict[str, dict[str, float]] = {}
+    for dataset in sorted({str(row["dataset"]) for row in victims}):
+        own = [row for row in victims if row["dataset"] == dataset and (is_clean(row) or row["asr"] >= LEARNT)]
+        clean = [row for row in own if is_clean(row)]
+        attacked = [row for row in own if not is_clean(row)]
+        if len(clean) >= ENOUGH and attacked:
+            scores = {test: lambda row, test=test: oddness(row, test) for row in own for test in row["values"]}
+            scores |= {UNION: lambda row: -row["p_value"]}
+            columns[dataset] = {
+                test: mannwhitneyu([score(row) for row in attacked], [score(row) for row in clean]).statistic
+                / (len(attacked) * len(clean))
+                for test, score in scores.items()
+            }
+    if not columns:
+        return []
+    tests = sorted({test for areas in columns.values() for test in areas}, key=lambda test: (test != UNION, test))
+    return [
+        f"| test/kind | {' | '.join(f'AUC, {dataset}' for dataset in columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+        *(
+            f"| {t} | {' | '.join(f'{areas[t]:.3f}' if t in areas else '–' for areas in columns.values())} |"
+            for t in tests
+        ),
+    ]
+
+
+def oddness(row: Mapping[str, Any], test: str) -> float:
+    """What a single test says of a victim; nothing where it was too large a trigger to be an attacker's, or none."""
+    entry = row["values"].get(test)
+    return entry["value"] if entry is not None and entry["p_value"] < 1 else -np.inf
 
 
 def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
@@ -94,7 +132,7 @@ def lines(victims: Sequence[dict[str, Any]]) -> list[str]:
 def uniformity(victims: Sequence[Mapping[str, Any]]) -> list[str]:
     """How the p-values of clean victims lie: how many are small, and Kolmogorov-Smirnov against the uniform law."""
     p_values = np.array([row["p_value"] for row in victims if is_clean(row)])
-    if len(p_values) < 20:
+    if len(p_values) < ENOUGH:
         return []
     shares = ", ".join(f"{100 * (p_values < level).mean():.1f} % below {level}" for level in (0.01, 0.05, 0.2, 0.5))
     fit = kstest(p_values, "uniform")
@@ -161,10 +199,11 @@ def tables() -> str:
                     ]
                 )
             )
+            parts.append("\n".join(by_test(results["victims"])))
     path = RECORDS / "detectors.json"
     if path.is_file():
         parts.append("\n".join(["### Beside other detectors\n", *compared(json.loads(path.read_text())["results"])]))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def main() -> None:

@@ -169,6 +169,28 @@ def compared(results: Mapping[str, Any]) -> list[str]:
     return made
 
 
+def growth(victims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a scan costs by the number of classes, and how many times as much as with the fewest."""
+    rows = sorted((row for row in victims if row["seconds"] is not None), key=lambda row: (row["classes"], row["name"]))
+    least = rows[0]
+    made = [
+        "| classes | victim | verdict | images forward + backward | times as many | images forward | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            str(row["classes"]),
+            row["name"],
+            row["verdict"],
+            f"{row['images_forward_backward']:,}",
+            f"{row['images_forward_backward'] / least['images_forward_backward']:.1f}",
+            f"{row['images_forward']:,}",
+            f"{row['seconds']:,.0f}",
+        )
+        made.append(f"| {' | '.join(cells)} |")
+    return made
+
+
 def interval(rate: Any) -> str:
     """In percent, in brackets."""
     return "" if rate is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
@@ -200,6 +222,10 @@ def tables() -> str:
                 )
             )
             parts.append("\n".join(by_test(results["victims"])))
+    path = RECORDS / "detection_growth.json"
+    if path.is_file():
+        rows = json.loads(path.read_text())["results"]["victims"]
+        parts.append("\n".join(["### How the cost grows with the classes\n", *growth(rows)]))
     path = RECORDS / "detectors.json"
     if path.is_file():
         parts.append("\n".join(["### Beside other detectors\n", *compared(json.loads(path.read_text())["results"])]))

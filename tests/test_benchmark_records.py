@@ -159,3 +159,28 @@ def test_the_null_is_written_in_its_place(monkeypatch: pytest.MonkeyPatch) -> No
         if t != "source"
     }
     assert calibration["replaced"](text, calibration["lines"](fits), TESTS) == text
+
+
+def victim(name: str, p_value: float, value: float, attack: str | None = None) -> dict[str, Any]:
+    values = {"pair/patch": {"value": value, "p_value": p_value}}
+    asr = None if attack is None else 0.9
+    return {"name": name, "dataset": "d", "attack": attack, "asr": asr, "p_value": p_value, "values": values}
+
+
+def test_the_auc_of_a_single_test_counts_what_is_odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = script("detection_table", monkeypatch)
+    clean = [victim(f"c{i}", 0.5, i / 20) for i in range(20)]
+    attacked = [victim("a", 0.01, 2.0, "badnet"), victim("b", 0.6, 0.475, "badnet")]
+    lines = table["by_test"]([*clean, *attacked])
+    assert lines[0] == "| test/kind | AUC, d |"
+    assert lines[2:] == [f"| {table['UNION']} | 0.500 |", "| pair/patch | 0.750 |"]
+    too_large = victim("a", 1.0, 2.0, "badnet")
+    assert table["by_test"]([*clean, too_large])[-1] == "| pair/patch | 0.000 |", "a trigger too large is no evidence"
+    assert table["by_test"](attacked) == []
+
+
+def test_the_growth_of_the_cost_is_told_from_the_fewest_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = script("detection_table", monkeypatch)
+    cost = {"verdict": "clean", "images_forward": 5, "seconds": 60.0}
+    rows = [{"name": f"k{k}", "classes": k, "images_forward_backward": 100 * k, **cost} for k in (200, 10)]
+    assert [line.split("|")[5].strip() for line in table["growth"](rows)[2:]] == ["1.0", "20.0"]

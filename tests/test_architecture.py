@@ -31,6 +31,7 @@ ALLOWED = {
     "loading": GROUND | {"classifier", "victims"},
     "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
     "report": GROUND,
+    "theory": GROUND,
     "report_pictures": GROUND | {"classifier", "data", "identity", "guard", "report"},
 }
 """What each room may import besides itself. The rooms that only gather (cli, demo, the public API) are free."""

@@ -184,3 +184,21 @@ def test_the_growth_of_the_cost_is_told_from_the_fewest_classes(monkeypatch: pyt
     cost = {"verdict": "clean", "images_forward": 5, "seconds": 60.0}
     rows = [{"name": f"k{k}", "classes": k, "images_forward_backward": 100 * k, **cost} for k in (200, 10)]
     assert [line.split("|")[5].strip() for line in table["growth"](rows)[2:]] == ["1.0", "20.0"]
+
+
+def test_the_agreement_of_shifts_is_the_mean_cosine_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    agreement = script("shifts", monkeypatch)["agreement"]
+    rows = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    pairs = [torch.cosine_similarity(rows[i], rows[j], dim=0) for i in range(6) for j in range(6) if i != j]
+    assert agreement(rows) == pytest.approx(float(torch.stack(pairs).mean()), abs=1e-6)
+    assert agreement(torch.ones(3, 2)) == pytest.approx(1.0)
+    assert agreement(torch.zeros(3, 2)) == 0.0
+
+
+def test_a_record_of_the_theorem_holds_simulations_that_agree() -> None:
+    results = json.loads((BENCHMARKS / "records" / "theory.json").read_text())["results"]
+    for row in results["problems"]:
+        agreeing = [low <= exact <= high for exact, (_, low, high) in zip(row["sia"], row["simulated"], strict=True)]
+        assert sum(agreeing) >= 0.8 * len(agreeing), f"of {len(agreeing)} intervals, 95 % each, on the same draws"
+        assert row["sia"][0] == pytest.approx(row["source_accuracy"])
+        assert row["sia"][-1] == pytest.approx(1 - row["asr"])

@@ -47,3 +47,9 @@ def test_the_tables_of_the_scans_are_made_from_their_records() -> None:
     page = script["PAGE"].read_text()
     assert script["tables"]() in page, "run python benchmarks/detection_table.py --write"
     assert script["tables"]()
+
+
+def test_the_table_of_the_shifts_is_made_from_its_record() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "shifts.py"), run_name="benchmark")
+    rows = json.loads((ROOT / "benchmarks" / "records" / "shifts.json").read_text())["results"]["victims"]
+    assert script["table"](rows) in (ROOT / "docs" / "theory.md").read_text(), "run python benchmarks/shifts.py --page"

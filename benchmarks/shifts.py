@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import matplotlib as mpl
 from record import write_record
 from torch import Tensor, nn
 
@@ -28,9 +27,6 @@ from untrojan.setting import Setting
 from untrojan.triggers import load_trigger
 from untrojan.victims.recipe import splits
 from untrojan.victims.zoo import Member, members
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 IMAGES, LAST = 200, 5
 BEGIN, END = "<!-- shifts: benchmarks/shifts.py -->", "<!-- end of the shifts -->"
@@ -110,6 +106,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """A panel for each attack: victims solid, clean networks with the same trigger dashed."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     groups = by_attack(rows)
     columns = min(5, len(groups))
     lines = -(-len(groups) // columns)

@@ -10,14 +10,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from record import write_record
 
 from untrojan.theory import learnt_problem, sia, simulated_sia, source_accuracy
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 SIGMA, RATIOS = 0.5, (0.5, 1.0, 2.0)
 ALPHAS = [round(float(a), 2) for a in np.linspace(0, 1, 11)]
@@ -46,6 +42,11 @@ def measure(seed: int, samples: int) -> list[dict[str, Any]]:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """SIA against alpha: lines derived, points simulated."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(figsize=(4.6, 3.4))
     for row, colour in zip(rows, ("tab:blue", "tab:orange", "tab:green"), strict=True):
         axes.plot(row["alpha"], row["sia"], color=colour, label=f"σ_b = {row['ratio']:g} σ")

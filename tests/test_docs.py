@@ -49,7 +49,8 @@ def test_the_tables_of_the_scans_are_made_from_their_records() -> None:
     assert script["tables"]()
 
 
-def test_the_table_of_the_shifts_is_made_from_its_record() -> None:
+def test_the_table_of_the_shifts_is_made_from_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = runpy.run_path(str(ROOT / "benchmarks" / "shifts.py"), run_name="benchmark")
     rows = json.loads((ROOT / "benchmarks" / "records" / "shifts.json").read_text())["results"]["victims"]
     assert script["table"](rows) in (ROOT / "docs" / "theory.md").read_text(), "run python benchmarks/shifts.py --page"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
@@ -13,6 +13,7 @@ from untrojan.classifier.state import as_found
 from untrojan.errors import DataError, GuardMismatchError, UsageError
 from untrojan.evaluation.metrics import agreement, share
 from untrojan.guard.guard import Decision, Guard
+from untrojan.guard.strip import Strip
 from untrojan.identity import victim_info
 from untrojan.intervals import wilson
 from untrojan.progress import Progress, Silent
@@ -27,7 +28,7 @@ def evaluate(
     images: Tensor,
     labels: Tensor,
     *,
-    guard: Guard | None = None,
+    guard: Guard | Strip | None = None,
     trigger: Trigger | None = None,
     setting: Setting | None = None,
     left_out: int = 0,
@@ -48,7 +49,9 @@ def evaluate(
         raise UsageError("a trigger is measured together with its setting, such as Setting.parse('a2o:9')")
     progress, labels = progress or Silent(), labels.cpu()
     # A guard passes its images through its own view of the victim, which a counter on the classifier does not see.
-    counted = [classifier] if guard is None else [classifier, guard.victim, guard.corrected]
+    counted: list[nn.Module] = [classifier]
+    if guard is not None:
+        counted += [guard.victim] if isinstance(guard, Strip) else [guard.victim, guard.corrected]
     with as_found(classifier), ExitStack() as stack:
         meters = [stack.enter_context(CostMeter(module)) for module in counted]
         victim = victim_info(classifier, images)
@@ -117,7 +120,7 @@ def evaluate(
 @torch.no_grad()
 def _decide(
     classifier: Classifier,
-    guard: Guard | None,
+    guard: Guard | Strip | None,
     images: Tensor,
     trigger: Trigger | None,
     batch_size: int,

@@ -1,6 +1,7 @@
-"""The guard: the inference rule around a victim, and its files."""
+"""The guard: the inference rule around a victim, its files, and another test-time detector to compare with."""
 
 from untrojan.guard.files import load_card, load_guard, save_guard
 from untrojan.guard.guard import MARGIN_SHARE, Decision, Guard
+from untrojan.guard.strip import Strip
 
-__all__ = ["MARGIN_SHARE", "Decision", "Guard", "load_card", "load_guard", "save_guard"]
+__all__ = ["MARGIN_SHARE", "Decision", "Guard", "Strip", "load_card", "load_guard", "save_guard"]

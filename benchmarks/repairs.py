@@ -30,6 +30,7 @@ from untrojan.records import Evaluation
 from untrojan.scan_state import ScanState, scan_key
 from untrojan.setting import Setting
 from untrojan.triggers import load_trigger
+from untrojan.victims.files import WEIGHTS
 from untrojan.victims.recipe import splits
 from untrojan.victims.zoo import Member
 
@@ -84,8 +85,8 @@ def percent(rate: dict[str, float] | None) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """A line for each victim."""
     made = [
-        "| victim | targets found | ACC | ASR (floor) | SIA (ceiling) | TPR of successful, FPR | STRIP: TPR of successful, "
-        "FPR | repair, s |",
+        "| victim | targets found | ACC | ASR (floor) | SIA (ceiling) | TPR of successful, FPR | STRIP's TPR, FPR | "
+        "repair, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
@@ -122,8 +123,8 @@ def main() -> None:
     program = "".join(hashlib.sha256((ROOT / file).read_bytes()).hexdigest() for file in MEASURES)
     rows = []
     for member in selected(given.zoo, given.plan, given.half, given.only):
-        key = f"{program} {member.card['weights']} {member.name} {given.seed}"
-        kept = given.work / f"repair-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        key = f"{program} {member.name} {given.seed}".encode() + (member.folder / WEIGHTS).read_bytes()
+        kept = given.work / f"repair-{hashlib.sha256(key).hexdigest()[:16]}.json"
         if not kept.is_file():
             kept.write_text(json.dumps(row(member, given.work, given.seed)))
         rows.append(json.loads(kept.read_text()))

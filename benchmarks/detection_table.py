@@ -15,6 +15,7 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
+from page import put
 from scipy.stats import kstest, mannwhitneyu
 
 from untrojan.intervals import wilson
@@ -238,8 +239,7 @@ def main() -> None:
     if "--write" not in sys.argv[1:]:
         print(made)
         return
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
+    put(PAGE, BEGIN, END, made)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What a guard does on the zoo's attacked victims, beside STRIP: ``python benchmarks/repairs.py --zoo zoo ...``.
+r"""What a guard does on the zoo's attacked victims, beside STRIP: ``python benchmarks/repairs.py --zoo zoo ...``.
 
-    python benchmarks/repairs.py --zoo zoo --half reporting --only 'cifar10/*-a2o9-s100' --work FOLDER --out RECORD
+    python benchmarks/repairs.py --zoo zoo --half reporting --only 'cifar10/*-a2o9-s100' --work FOLDER --out RECORD \
+        [--page docs/repair.md]
 
 Scan, repair and evaluate as a user would; the true trigger enters in the evaluation alone. STRIP has its paper's 64
 overlays and its threshold at 15 % on the same defence images. A victim that the scan calls clean gets no guard, and its
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from page import put
 from record import write_record
 
 from detection import images_for, selected
@@ -39,6 +41,7 @@ MEASURES = [
     *(f"src/untrojan/detection/{name}.py" for name in ("scanner", "pairs", "evidence", "surrogates")),
     *(f"src/untrojan/{name}.py" for name in ("correction/bna", "guard/guard", "guard/strip", "evaluation/evaluate")),
 ]
+BEGIN, END = "<!-- repairs: benchmarks/repairs.py -->", "<!-- end of the repairs -->"
 DEFENCE, TESTED, STRIPPED = 1000, 4000, 1000
 """Clean images for the guard, test images for the guard, and of these for STRIP, which costs 65 passes of each."""
 
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     program = "".join(hashlib.sha256((ROOT / file).read_bytes()).hexdigest() for file in MEASURES)
@@ -131,6 +135,8 @@ def main() -> None:
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     results = {"half": given.half, "victims": rows}
     write_record(given.out, name=given.out.stem, script=__file__, seed=given.seed, results=results, measures=MEASURES)
+    if given.page:
+        put(given.page, BEGIN, END, table(rows))
 
 
 if __name__ == "__main__":

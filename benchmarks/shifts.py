@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from page import put
 from record import write_record
 from torch import Tensor, nn
 
@@ -151,8 +152,7 @@ def main() -> None:
     if given.figure:
         draw(rows, given.figure)
     if given.page:
-        before, _, rest = given.page.read_text().partition(BEGIN)
-        given.page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}")
+        put(given.page, BEGIN, END, table(rows))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from page import put
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "attacks.md"
 BEGIN, END = "<!-- zoo table: benchmarks/zoo_table.py --write -->", "<!-- end of the zoo table -->"
@@ -84,9 +86,7 @@ def main() -> None:
     if "--write" not in sys.argv[1:]:
         print(made)
         return
-    text = PAGE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
+    put(PAGE, BEGIN, END, made)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CARDS = sorted((ROOT / "zoo").rglob("victim.json"))
 
 
-def test_the_table_of_the_zoo_is_made_from_its_cards() -> None:
-    script = runpy.run_path(str(ROOT / "benchmarks" / "zoo_table.py"), run_name="benchmark")
-    assert script["table"](ROOT / "zoo") in script["PAGE"].read_text(), "run python benchmarks/zoo_table.py --write"
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """The names that a script of the benchmarks defines."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return lambda name: runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name="benchmark")
+
+
+def test_the_table_of_the_zoo_is_made_from_its_cards(script: Callable[[str], dict[str, Any]]) -> None:
+    made = script("zoo_table")
+    assert made["table"](ROOT / "zoo") in made["PAGE"].read_text(), "run python benchmarks/zoo_table.py --write"
 
 
 def test_every_attack_is_explained() -> None:
@@ -42,15 +51,24 @@ def test_plans_can_be_read(name: str) -> None:
     assert len(read_plan(ROOT / name)) > 50
 
 
-def test_the_tables_of_the_scans_are_made_from_their_records() -> None:
-    script = runpy.run_path(str(ROOT / "benchmarks" / "detection_table.py"), run_name="benchmark")
-    page = script["PAGE"].read_text()
-    assert script["tables"]() in page, "run python benchmarks/detection_table.py --write"
-    assert script["tables"]()
+def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[str], dict[str, Any]]) -> None:
+    made = script("detection_table")
+    assert made["tables"]() in made["PAGE"].read_text(), "run python benchmarks/detection_table.py --write"
+    assert made["tables"]()
 
 
-def test_the_table_of_the_shifts_is_made_from_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    script = runpy.run_path(str(ROOT / "benchmarks" / "shifts.py"), run_name="benchmark")
-    rows = json.loads((ROOT / "benchmarks" / "records" / "shifts.json").read_text())["results"]["victims"]
-    assert script["table"](rows) in (ROOT / "docs" / "theory.md").read_text(), "run python benchmarks/shifts.py --page"
+@pytest.mark.parametrize(("name", "page"), [("shifts", "theory")])
+def test_a_table_is_made_from_its_record(name: str, page: str, script: Callable[[str], dict[str, Any]]) -> None:
+    rows = json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text())["results"]["victims"]
+    assert script(name)["table"](rows) in (ROOT / "docs" / f"{page}.md").read_text(), f"run {name}.py --page"
+
+
+def test_what_stands_between_two_marks_is_replaced(tmp_path: Path, script: Callable[[str], dict[str, Any]]) -> None:
+    page, put = tmp_path / "page.md", script("page")["put"]
+    page.write_text("before\n<a>\nold\n<b>\nafter\n")
+    put(page, "<a>", "<b>", "new")
+    assert page.read_text() == "before\n<a>\nnew\n<b>\nafter\n"
+    page.write_text("before\n<a>\nold\n")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        put(page, "<a>", "<b>", "new")
+    assert page.read_text() == "before\n<a>\nold\n"

@@ -202,3 +202,25 @@ def test_a_record_of_the_theorem_holds_simulations_that_agree() -> None:
         assert sum(agreeing) >= 0.8 * len(agreeing), f"of {len(agreeing)} intervals, 95 % each, on the same draws"
         assert row["sia"][0] == pytest.approx(row["source_accuracy"])
         assert row["sia"][-1] == pytest.approx(1 - row["asr"])
+
+
+def test_the_table_of_repairs_tells_what_got_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = script("repairs", monkeypatch)["table"]
+
+    def rates(**values: float) -> dict[str, Any]:
+        return {name: {"value": value, "low": 0.0, "high": 1.0} for name, value in values.items()}
+
+    before = rates(acc=0.9, asr=1.0, asr_floor=0.01, sia=0.0, sia_ceiling=0.89)
+    after = rates(acc=0.899, asr=0.02, sia=0.85, tpr_of_successful=0.98, fpr=0.05)
+    repaired = {
+        "name": "v",
+        "verdict": "backdoor",
+        "targets": [9],
+        "repair": {"seconds": 61.4},
+        "guard": {"before": before, "after": after},
+        "strip": {"after": after | {"fpr": None}},
+    }
+    lines = table([repaired, {"name": "w", "verdict": "clean", "targets": []}]).splitlines()
+    expected = ["v", "9", "90.0 → 89.9", "100.0 → 2.0 (1.0)", "0.0 → 85.0 (89.0)", "98.0, 5.0", "98.0, –", "61"]
+    assert [cell.strip() for cell in lines[2].strip("|").split("|")] == expected
+    assert lines[3].startswith("| w | clean | –")

@@ -89,7 +89,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """A line for each victim."""
     made = [
         "| victim | targets found | ACC | ASR (floor) | SIA (ceiling) | TPR of successful, FPR | STRIP's TPR, FPR | "
-        "repair, s |",
+        "images forward + backward |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
@@ -105,7 +105,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{percent(before['sia'])} → {percent(after['sia'])} ({percent(before['sia_ceiling'])})",
             f"{percent(after['tpr_of_successful'])}, {percent(after['fpr'])}",
             f"{percent(strip['tpr_of_successful'])}, {percent(strip['fpr'])}",
-            f"{one['repair']['seconds']:.0f}",
+            f"{one['repair']['images_forward_backward']:,}",
         )
         made.append(f"| {' | '.join(cells)} |")
     return "\n".join(made)

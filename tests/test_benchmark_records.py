@@ -216,11 +216,11 @@ def test_the_table_of_repairs_tells_what_got_no_guard(monkeypatch: pytest.Monkey
         "name": "v",
         "verdict": "backdoor",
         "targets": [9],
-        "repair": {"seconds": 61.4},
+        "repair": {"seconds": 61.4, "images_forward_backward": 150_000},
         "guard": {"before": before, "after": after},
         "strip": {"after": after | {"fpr": None}},
     }
     lines = table([repaired, {"name": "w", "verdict": "clean", "targets": []}]).splitlines()
-    expected = ["v", "9", "90.0 → 89.9", "100.0 → 2.0 (1.0)", "0.0 → 85.0 (89.0)", "98.0, 5.0", "98.0, –", "61"]
+    expected = ["v", "9", "90.0 → 89.9", "100.0 → 2.0 (1.0)", "0.0 → 85.0 (89.0)", "98.0, 5.0", "98.0, –", "150,000"]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == expected
     assert lines[3].startswith("| w | clean | –")

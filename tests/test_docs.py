@@ -57,7 +57,7 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
     assert made["tables"]()
 
 
-@pytest.mark.parametrize(("name", "page"), [("shifts", "theory")])
+@pytest.mark.parametrize(("name", "page"), [("shifts", "theory"), ("repairs", "repair")])
 def test_a_table_is_made_from_its_record(name: str, page: str, script: Callable[[str], dict[str, Any]]) -> None:
     rows = json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text())["results"]["victims"]
     assert script(name)["table"](rows) in (ROOT / "docs" / f"{page}.md").read_text(), f"run {name}.py --page"

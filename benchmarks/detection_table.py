@@ -173,6 +173,8 @@ def compared(results: Mapping[str, Any]) -> list[str]:
 def growth(victims: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a scan costs by the number of classes, and how many times as much as with the fewest."""
     rows = sorted((row for row in victims if row["seconds"] is not None), key=lambda row: (row["classes"], row["name"]))
+    if not rows:
+        return []
     least = rows[0]
     made = [
         "| classes | victim | verdict | images forward + backward | times as many | images forward | seconds |",

@@ -94,3 +94,4 @@ def test_too_few_images_are_refused() -> None:
     with pytest.raises(DataError, match="at least 71 clean images, got 70"):
         Strip(planted_classifier(), CLEAN[:70])
     Strip(planted_classifier(), CLEAN[:71])
+    Strip(planted_classifier(), CLEAN[:66], false_positives=0.5)

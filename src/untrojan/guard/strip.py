@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -43,8 +45,8 @@ class Strip(nn.Module):
         super().__init__()
         if overlays < 1 or not 0 < alpha < 1 or not 0 < false_positives < 1:
             raise UsageError("STRIP needs at least one overlay, and alpha and false_positives between 0 and 1")
-        if len(images) * false_positives < overlays * false_positives + 1:
-            least = overlays + int(1 / false_positives) + 1
+        least = overlays + math.ceil(1 / false_positives)  # so that the quantile is of at least one image
+        if len(images) < least:
             raise DataError(
                 f"STRIP with {overlays} overlays and a rate of {false_positives:g} needs at least {least} clean "
                 f"images, got {len(images)}"

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar, get_type_hints, overload
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.classifier.corrected import batch_norms
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.state import as_found
-from untrojan.correction import CORRECTIONS
+from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.base import Task
+from untrojan.correction.tuning import Schedule
 from untrojan.data.images import image_hashes
 from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.guard.check import check_target
-from untrojan.guard.files import allowed
+from untrojan.guard.files import AnyGuard, allowed
 from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
+from untrojan.guard.replacement import Replacement
 from untrojan.identity import victim_info
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, Evidence, GuardCard, ScanReport
@@ -29,6 +33,7 @@ from untrojan.storage import all_finite
 from untrojan.version import version
 
 Verdict = Literal["backdoor", "clean", "inconclusive"]
+Method = TypeVar("Method")
 
 
 def scan(
@@ -78,6 +83,38 @@ def scan(
     return report if found is None else report.with_triggers(found.triggers)
 
 
+@overload
+def repair(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    report: ScanReport,
+    *,
+    seed: int = 0,
+    settings: SurrogateSettings | None = None,
+    method: Literal["bna"] = "bna",
+    options: dict[str, Any] | None = None,
+    margin_share: float = MARGIN_SHARE,
+    progress: Progress | None = None,
+) -> Guard: ...
+
+
+@overload
+def repair(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    report: ScanReport,
+    *,
+    seed: int = 0,
+    settings: SurrogateSettings | None = None,
+    method: str,
+    options: dict[str, Any] | None = None,
+    margin_share: float = MARGIN_SHARE,
+    progress: Progress | None = None,
+) -> AnyGuard: ...
+
+
 def repair(
     classifier: Classifier,
     images: Tensor,
@@ -90,26 +127,25 @@ def repair(
     options: dict[str, Any] | None = None,
     margin_share: float = MARGIN_SHARE,
     progress: Progress | None = None,
-) -> Guard:
+) -> AnyGuard:
     """Make a guard for a classifier in which ``scan`` found a backdoor.
 
-    images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the correction;
-    margin_share: see ``Guard``, 0 for the paper's inference rule.
+    images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the method. A tuning
+    method, which BNA is compared with, gives a ``Replacement``; see ``tune``. settings, margin_share: of BNA; see
+    ``SurrogateSettings`` and ``Guard``, 0 for the paper's inference rule.
     Raises InconclusiveError for an inconclusive report, UsageError for a clean one, GuardMismatchError for a report on
     another classifier.
     """
     settings, progress = settings or SurrogateSettings(), progress or Silent()
     _require_backdoor(report)
-    if method not in CORRECTIONS:
-        raise UsageError(f"correction '{method}' is not one of {', '.join(CORRECTIONS)}")
+    if method in TUNINGS:
+        return tune(
+            classifier, images, labels, method=method, options=options, report=report, seed=seed, progress=progress
+        )
     if not batch_norms(classifier.module):
         raise UnsupportedError("this network has no BatchNorm with running statistics; the correction needs one")
-    if classifier.sha256() != report.victim.sha256:
-        raise GuardMismatchError(
-            f"the scan is of the victim {report.victim.sha256[:12]}…, and this is {classifier.sha256()[:12]}…; "
-            "scan this classifier, with the same --mean and --std"
-        )
-    correction = CORRECTIONS[method](**(options or {}))
+    _require_scan_of(classifier, report)
+    correction = made_from(CORRECTIONS, method, options)
     rows: list[dict[str, Tensor]] = []
     prepared: dict[int, _Prepared] = {}
     own: dict[int, Tensor] = {}
@@ -169,6 +205,84 @@ def repair(
         version=version(),
     )
     return guard
+
+
+def tune(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    method: str,
+    options: dict[str, Any] | None = None,
+    report: ScanReport | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Replacement:
+    """Repair a copy of a classifier by a tuning method; most of these need no scan, whatever it says.
+
+    images, labels: as for ``scan``; ``options`` are keyword arguments of the method; report: for the methods that
+    unlearn its triggers. The classifier itself stays as it is. Raises UsageError for an unknown method or option, or a
+    report without the triggers that the method needs, GuardMismatchError for a report on another classifier.
+    """
+    tuning = made_from(TUNINGS, method, options)
+    if report is not None:
+        _require_scan_of(classifier, report)
+    targets = () if report is None else report.targets
+    triggers = {} if report is None else {target: trigger for (target, _), trigger in report.triggers.items()}
+    with as_found(classifier), CostMeter(classifier) as meter:
+        images, labels = _checked(classifier, images, labels)
+        victim = victim_info(classifier, images)
+        made = tuning.fit(
+            classifier,
+            images,
+            labels,
+            triggers=triggers,
+            generator=torch.Generator().manual_seed(seed),
+            progress=progress or Silent(),
+        )
+    guard = Replacement(classifier, targets, made.weights, made.theta)
+    guard.card = GuardCard(
+        victim=victim,
+        method=method,
+        form="replacement",
+        targets=targets,
+        sources={} if report is None else {target: report.sources(target) for target in targets},
+        settings={"tuning": {n: asdict(v) if isinstance(v, Schedule) else v for n, v in vars(tuning).items()}},
+        images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
+        cost=meter.cost(),
+        seed=seed,
+        version=version(),
+    )
+    return guard
+
+
+def made_from(table: Mapping[str, type[Method]], name: str, options: Mapping[str, Any] | None) -> Method:
+    """The method of that name with these keyword arguments, converted to the types that it asks for.
+
+    Raises UsageError for a name or an argument that is not known, and for a value of another type.
+    """
+    if name not in table:
+        raise UsageError(f"method '{name}' is not one of {', '.join([*CORRECTIONS, *TUNINGS])}")
+    types = get_type_hints(table[name].__init__)
+    types.pop("return", None)
+    given = {}
+    for option, value in (options or {}).items():
+        if option not in types:
+            raise UsageError(f"method '{name}' has no option '{option}'; it has {', '.join(types)}")
+        try:
+            given[option] = TypeAdapter(types[option]).validate_python(value)
+        except ValidationError as error:
+            wrong = error.errors()[0]["msg"]
+            raise UsageError(f"option '{option}' of method '{name}': {wrong[:1].lower()}{wrong[1:]}") from None
+    return table[name](**given)
+
+
+def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
+    if classifier.sha256() != report.victim.sha256:
+        raise GuardMismatchError(
+            f"the scan is of the victim {report.victim.sha256[:12]}…, and this is {classifier.sha256()[:12]}…; "
+            "scan this classifier, with the same --mean and --std"
+        )
 
 
 @dataclass(frozen=True)

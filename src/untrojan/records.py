@@ -196,6 +196,7 @@ class TargetCheck(Record):
 class GuardCard(Record):
     """``guard.json``: which victim a guard belongs to and how it was made.
 
+    form: "correction", which BNA makes, or "replacement", another network that answers for every image.
     answers: by target, the classes that may be an image's true one besides the target; a target that is not named may
     have any, as all of them may where ``answers`` is None. margin_share: the share of the victim's unusual margin that
     has to be left for an image to keep the target's label, 0 is the paper's rule; usual_margins: by target, the
@@ -205,6 +206,7 @@ class GuardCard(Record):
     schema_: Literal["untrojan-guard-1"] = Field("untrojan-guard-1", alias="schema")
     victim: VictimInfo
     method: str
+    form: Literal["correction", "replacement"] = "correction"
     targets: tuple[int, ...]
     sources: dict[int, tuple[int, ...]]
     answers: dict[int, tuple[int, ...]] | None = None

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from planted import planted_classifier, planted_images, planted_trigger
+from tiny_networks import random_images, tiny_classifier
 from untrojan.attacks import ATTACKS, JointAttack
 from untrojan.classifier import as_found
-from untrojan.correction import CORRECTIONS, Task
+from untrojan.correction import CORRECTIONS, TUNINGS, Task
 from untrojan.detection.detectors import detectors
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import FAMILIES
 from untrojan.errors import UsageError
 from untrojan.progress import Silent
 from untrojan.setting import Setting
-from untrojan.triggers import TRIGGER_KINDS, load_trigger, save_trigger
+from untrojan.triggers import TRIGGER_KINDS, PatchTrigger, load_trigger, save_trigger
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SHAPE = (3, 16, 16)
@@ -221,3 +222,55 @@ class TestCorrections:
     def test_nonsense_is_refused(self, name, device):
         with pytest.raises(UsageError):
             CORRECTIONS[name](steps=0)
+
+
+SHORT = {"nad": {"epochs": 1, "teacher_epochs": 2}, "argd": {"epochs": 1, "teacher_epochs": 2}}
+SHORT |= {"i-bau": {"rounds": 2}, "anp": {"steps": 4}, "mmac": {"steps": 4}}
+"""Options with which a tuning method ends soon; two epochs for the others."""
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", TUNINGS)
+class TestTunings:
+    def fit(self, name, classifier, progress=None, seed=1):
+        images = random_images(60, seed=2).float().to(classifier.device) / 255
+        labels = (torch.arange(60) % 5).to(classifier.device)
+        trigger = PatchTrigger(torch.ones(1, 4, 4) / 2, torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0)))
+        with as_found(classifier):
+            return TUNINGS[name](**SHORT.get(name, {"epochs": 2})).fit(
+                classifier,
+                images,
+                labels,
+                triggers={3: trigger},
+                generator=torch.Generator().manual_seed(seed),
+                progress=progress or Silent(),
+            )
+
+    def test_the_table_names_it_by_its_own_name(self, name, device):
+        assert TUNINGS[name].name == name
+
+    def test_same_seed_same_network_and_another_one_than_the_victim(self, name, device):
+        classifier = tiny_classifier().to(device)
+        first, second = self.fit(name, classifier), self.fit(name, classifier)
+        made, again = {**first.weights, **first.theta}, {**second.weights, **second.theta}
+        assert made.keys() == again.keys()
+        assert all(torch.allclose(made[k], again[k], atol=1e-6 if device == "cpu" else 1e-2) for k in made)
+        assert made or name == "anp", "which may find no channel that can go"
+        assert set(first.weights) <= set(classifier.module.state_dict())
+
+    def test_the_victim_is_as_found(self, name, device):
+        classifier = tiny_classifier().to(device).train()
+        before = Fingerprint(classifier)
+        self.fit(name, classifier)
+        assert before.same_as(Fingerprint(classifier))
+
+    def test_the_victim_is_as_found_after_an_interruption(self, name, device):
+        classifier = tiny_classifier().to(device)
+        before = Fingerprint(classifier)
+        with pytest.raises(KeyboardInterrupt):
+            self.fit(name, classifier, Interrupting())
+        assert before.same_as(Fingerprint(classifier))
+
+    def test_nonsense_is_refused(self, name, device):
+        with pytest.raises(UsageError):
+            TUNINGS[name](batch_size=1)

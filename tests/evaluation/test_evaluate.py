@@ -52,11 +52,17 @@ class Table(nn.Module):
 class TableGuard(nn.Module):
     """Looks like a guard for targets 2 and 3, and answers from its table."""
 
+    flags = True
+
     def __init__(self, classifier: Classifier):
         super().__init__()
         self.victim = copy.deepcopy(classifier)
         self.corrected = Classifier(Table(GUARD_CLEAN, GUARD_TRIGGERED))
         self.register_buffer("targets", torch.tensor([2, 3]))
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.victim, self.corrected
 
     def forward(self, images: Tensor) -> Decision:
         labels, suspects = self.corrected(images).argmax(1), self.victim(images).argmax(1)

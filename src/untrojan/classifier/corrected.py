@@ -158,7 +158,21 @@ def twin(classifier: Classifier, *, own_parameters: bool = False) -> Classifier:
     for parameter in classifier.parameters():
         shared[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False) if own_parameters else parameter
     shared.update((id(buffer), buffer) for buffer in classifier.buffers())
-    copied = copy.deepcopy(classifier, memo=shared)
+    return _copy(classifier, shared)
+
+
+def independent(classifier: Classifier) -> Classifier:
+    """A copy with values of its own, whose floating-point parameters can be trained. Hooks are carried over, as by
+    ``twin``."""
+    own: dict[int, object] = {}
+    for parameter in classifier.parameters():
+        own[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
+    return _copy(classifier, own)
+
+
+def _copy(classifier: Classifier, known: dict[int, object]) -> Classifier:
+    """A deep copy in which ``known``, by identity, stands for what is not to be copied."""
+    copied = copy.deepcopy(classifier, memo=known)
     for original, other in zip(classifier.modules(), copied.modules(), strict=True):
         other._forward_hooks = original._forward_hooks.copy()
         other._forward_pre_hooks = original._forward_pre_hooks.copy()

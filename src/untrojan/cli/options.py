@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -135,3 +136,14 @@ def duration(text: str) -> float:
     if not found or float(found[1]) == 0:
         raise UsageError(f"'{text}' is not a time; expected one such as 90s, 5m or 1h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def parse_options(flag: str, pairs: Sequence[str]) -> dict[str, str]:
+    """``key=value`` each, given with ``flag``; raises UsageError."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in found:
+            raise UsageError(f"{flag} '{pair}': expected KEY=VALUE, each key once, such as size=3")
+        found[key] = value
+    return found

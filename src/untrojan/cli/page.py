@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from untrojan.classifier import Classifier
 from untrojan.data import ImageSet
-from untrojan.guard import Guard
+from untrojan.guard import AnyGuard, Guard
 from untrojan.records import Evaluation, ScanReport
 from untrojan.report import NeuronHistogram, ReportContent
 from untrojan.report_pictures import neuron_histogram, trigger_pictures
@@ -18,7 +18,7 @@ def full_content(
     *,
     evaluation: Evaluation | None,
     scan: ScanReport | None,
-    guard: Guard | None,
+    guard: AnyGuard | None,
     trigger: Trigger | None,
     setting: Setting | None,
     pictures: bool,
@@ -43,7 +43,7 @@ def _neuron(
     classifier: Classifier,
     data: ImageSet,
     scan: ScanReport | None,
-    guard: Guard | None,
+    guard: AnyGuard | None,
     trigger: Trigger | None,
     setting: Setting | None,
 ) -> NeuronHistogram | None:
@@ -61,5 +61,5 @@ def _neuron(
     chosen = sum((data.labels == source for source in sources), data.labels < 0)
     if not bool(chosen.any()):
         return None
-    covered = guard if guard is not None and target in guard.targets.tolist() else None
+    covered = guard if isinstance(guard, Guard) and target in guard.targets.tolist() else None
     return neuron_histogram(classifier, data.images[chosen], trigger, guard=covered, target=target)

@@ -130,7 +130,7 @@ def poison(
     if only is not None or jobs != 1:
         raise UsageError("--jobs and --only go with --plan")
     parse_shape(shape)
-    given = parse_options(attack_option or [])
+    given = options.parse_options("--attack-option", attack_option or [])
 
     from untrojan.victims.recipe import Recipe, parse_count
 
@@ -213,17 +213,6 @@ def _many(
     else:
         write_text(f"{len(outcomes) - len(failed)} of {len(recipes)} victims in {out}, {len(failed)} failed\n")
     return 2 if failed else 0
-
-
-def parse_options(pairs: list[str]) -> dict[str, str]:
-    """``key=value`` each; raises UsageError."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key or key in found:
-            raise UsageError(f"--attack-option '{pair}': expected KEY=VALUE, each key once, such as size=3")
-        found[key] = value
-    return found
 
 
 def _first(error: ValueError) -> str:

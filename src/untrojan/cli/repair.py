@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import command_line, require_writable, staged
 from untrojan.cli.streams import write_data, write_report, write_text
 from untrojan.cli.victim import load_fitting, load_scan_of, load_victim
-from untrojan.errors import InconclusiveError
+from untrojan.errors import InconclusiveError, UsageError
 
 FILES = ("guard.safetensors", "guard.json")
 NOTHING = "the scan found no backdoor, so there is nothing to repair; no guard was written"
@@ -39,6 +39,18 @@ def repair(
             "rule, for comparison."
         ),
     ] = options.Recipe.untrojan,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="bna, or one of the methods that it is compared with, which train another network: ft, fp, nc, nad, "
+            "i-bau, anp, argd, mmac.",
+        ),
+    ] = "bna",
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of the method, such as epochs=20; repeatable.", show_default=False),
+    ] = None,
     model: options.Model = None,
     weights: options.Weights = None,
     mean: options.Mean = None,
@@ -52,6 +64,10 @@ def repair(
 ) -> int:
     """Make a guard for a classifier in which a scan found a backdoor."""
     require_writable(out)
+    given = {key: _value(text) for key, text in options.parse_options("--method-option", method_option or []).items()}
+    as_the_paper = recipe is options.Recipe.paper
+    if as_the_paper and (given or method != "bna"):
+        raise UsageError("--recipe paper is bna with the paper's options; give either it or --method and its options")
     classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
     report = load_scan_of(classifier, scan)
     if report.verdict == "inconclusive":
@@ -73,7 +89,6 @@ def repair(
             write_text(f"{NOTHING[:1].upper()}{NOTHING[1:]}.\n")
         return 0
     data = load_fitting(classifier, clean, limit=limit, seed=seed, shape=report.victim.input_shape)
-    as_the_paper = recipe is options.Recipe.paper
     with progress_shown(quiet) as progress:
         guard = make_guard(
             classifier,
@@ -82,7 +97,8 @@ def repair(
             report,
             seed=seed,
             settings=SurrogateSettings.paper() if as_the_paper else SurrogateSettings(),
-            options=BNA.paper() if as_the_paper else None,
+            method=method,
+            options=BNA.paper() if as_the_paper else given,
             margin_share=0.0 if as_the_paper else MARGIN_SHARE,
             progress=progress,
         )
@@ -96,3 +112,11 @@ def repair(
     else:
         write_report(ReportContent(guard=card, command=content.command, title=content.title))
     return 0
+
+
+def _value(text: str) -> Any:
+    """A number, a list or a truth value where the text is one, as in JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

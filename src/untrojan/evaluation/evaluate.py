@@ -12,8 +12,7 @@ from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.state import as_found
 from untrojan.errors import DataError, GuardMismatchError, UsageError
 from untrojan.evaluation.metrics import agreement, share
-from untrojan.guard.guard import Decision, Guard
-from untrojan.guard.strip import Strip
+from untrojan.guard import AnyGuard, Decision, Strip
 from untrojan.identity import victim_info
 from untrojan.intervals import wilson
 from untrojan.progress import Progress, Silent
@@ -28,7 +27,7 @@ def evaluate(
     images: Tensor,
     labels: Tensor,
     *,
-    guard: Guard | Strip | None = None,
+    guard: AnyGuard | Strip | None = None,
     trigger: Trigger | None = None,
     setting: Setting | None = None,
     left_out: int = 0,
@@ -40,7 +39,8 @@ def evaluate(
 
     images: uint8 or float [N, C, H, W]; labels: int64 [N]. Triggered images are those whose true class the attacker
     moves (for all-to-one: all but the target's). FPR is over clean images of the attacker's target classes, of the
-    guard's where no setting is given. Without a guard, ``after`` is None. Raises DataError on empty or mismatched
+    guard's where no setting is given. Without a guard, ``after`` is None; its TPR and FPR are, where the
+    guard flags nothing. Raises DataError on empty or mismatched
     input, UsageError for a trigger without a setting, GuardMismatchError for a guard of another victim.
     """
     if len(images) == 0 or len(images) != len(labels):
@@ -49,9 +49,8 @@ def evaluate(
         raise UsageError("a trigger is measured together with its setting, such as Setting.parse('a2o:9')")
     progress, labels = progress or Silent(), labels.cpu()
     # A guard passes its images through its own view of the victim, which a counter on the classifier does not see.
-    counted: list[nn.Module] = [classifier]
-    if guard is not None:
-        counted += [guard.victim] if isinstance(guard, Strip) else [guard.victim, guard.corrected]
+    counted: list[nn.Module] = [classifier, *(() if guard is None else guard.networks)]
+    flags = guard is not None and guard.flags
     with as_found(classifier), ExitStack() as stack:
         meters = [stack.enter_context(CostMeter(module)) for module in counted]
         victim = victim_info(classifier, images)
@@ -77,8 +76,8 @@ def evaluate(
     if guard is not None:
         after = After(
             acc=wilson(*agreement(clean.labels, labels)),
-            fpr=wilson(*share(clean.triggered, among)),
-            fpr_all=wilson(*share(clean.triggered)),
+            fpr=wilson(*share(clean.triggered, among)) if flags else None,
+            fpr_all=wilson(*share(clean.triggered)) if flags else None,
         )
     if goals is not None and moved is not None and triggered is not None:
         goal, truth = goals[moved], labels[moved]
@@ -96,8 +95,8 @@ def evaluate(
                 acc=after.acc,
                 asr=wilson(*agreement(triggered.labels, goal)),
                 sia=wilson(*agreement(triggered.labels, truth)),
-                tpr=wilson(*share(triggered.triggered)),
-                tpr_of_successful=wilson(*share(triggered.triggered, successful)),
+                tpr=wilson(*share(triggered.triggered)) if flags else None,
+                tpr_of_successful=wilson(*share(triggered.triggered, successful)) if flags else None,
                 fpr=after.fpr,
                 fpr_all=after.fpr_all,
             )
@@ -120,7 +119,7 @@ def evaluate(
 @torch.no_grad()
 def _decide(
     classifier: Classifier,
-    guard: Guard | Strip | None,
+    guard: AnyGuard | Strip | None,
     images: Tensor,
     trigger: Trigger | None,
     batch_size: int,

@@ -1,4 +1,8 @@
-"""A guard on disk: ``guard.safetensors`` holds Theta, ``guard.json`` says whose it is and how it was made."""
+"""A guard on disk: ``guard.safetensors`` holds Theta, ``guard.json`` says whose it is and how it was made.
+
+Of a replacement, ``guard.safetensors`` holds the tensors that take the place of the victim's, as ``weights/NAME``, and
+its row of Theta, if it has one, as ``theta/LAYER|PARAMETER``.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +16,27 @@ from torch import Tensor
 from untrojan.classifier.classifier import Classifier
 from untrojan.errors import CheckpointError, GuardMismatchError
 from untrojan.guard.guard import Guard
+from untrojan.guard.replacement import Replacement
 from untrojan.records import GuardCard
 from untrojan.storage import pack_safetensors, read_safetensors, read_text, write_bytes
 
 FORMAT = "untrojan-guard-1"
 WEIGHTS, CARD = "guard.safetensors", "guard.json"
 
+AnyGuard = Guard | Replacement
+"""What ``repair`` makes and ``load_guard`` reads."""
 
-def save_guard(directory: str | Path, guard: Guard) -> None:
+
+def save_guard(directory: str | Path, guard: AnyGuard) -> None:
     """Write both files into a folder, which is made if it is missing; raises OutputError."""
     card = guard.require_card()
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in guard.corrected.theta().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(guard).items()}
     metadata = {"format": FORMAT, "victim": card.victim.sha256}
     write_bytes(Path(directory) / WEIGHTS, pack_safetensors(tensors, metadata))
     write_bytes(Path(directory) / CARD, (card.model_dump_json(indent=2) + "\n").encode())
 
 
-def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
+def load_guard(directory: str | Path, classifier: Classifier) -> AnyGuard:
     """Read a guard for this classifier.
 
     Raises CheckpointError if a file is missing or malformed, GuardMismatchError if it was made for another victim.
@@ -45,13 +53,39 @@ def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
                 f"{directory}: this guard was made for the victim {said[:12]}…, and this is {own[:12]}…; "
                 "run repair for this victim, with the same --mean and --std as you use it"
             )
+    if len(set(card.targets)) != len(card.targets) or not set(card.targets) <= set(range(card.victim.classes)):
+        raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
+    made = _replacement if card.form == "replacement" else _correction
+    guard = made(directory, classifier, card, tensors)
+    guard.card = card
+    return guard
+
+
+def _tensors(guard: AnyGuard) -> dict[str, Tensor]:
+    if isinstance(guard, Guard):
+        return guard.corrected.theta()
+    weights, theta = guard.contents()
+    return {**{f"weights/{n}": t for n, t in weights.items()}, **{f"theta/{n}": t for n, t in theta.items()}}
+
+
+def _replacement(
+    directory: Path, classifier: Classifier, card: GuardCard, tensors: Mapping[str, Tensor]
+) -> Replacement:
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "theta": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        if part not in parts:
+            raise CheckpointError(f"{directory}: {WEIGHTS} holds '{name[:80]}', which no replacement has")
+        parts[part][rest] = tensor
+    return Replacement(classifier, card.targets, parts["weights"], parts["theta"], where=str(directory / WEIGHTS))
+
+
+def _correction(directory: Path, classifier: Classifier, card: GuardCard, tensors: Mapping[str, Tensor]) -> Guard:
     rows = {tensor.shape[0] if tensor.ndim == 2 else -1 for tensor in tensors.values()}
     if rows != {len(card.targets)}:
         raise CheckpointError(f"{directory}: {WEIGHTS} does not hold one row per target of {CARD}")
-    if len(set(card.targets)) != len(card.targets) or not set(card.targets) <= set(range(card.victim.classes)):
-        raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
     answers = None if card.answers is None else allowed(card.answers, card.targets, card.victim.classes)
-    guard = Guard(
+    return Guard(
         classifier,
         card.targets,
         tensors,
@@ -60,8 +94,6 @@ def load_guard(directory: str | Path, classifier: Classifier) -> Guard:
         usual_margins=[card.usual_margins.get(target, 0.0) for target in card.targets],
         where=str(directory / WEIGHTS),
     )
-    guard.card = card
-    return guard
 
 
 def allowed(answers: Mapping[int, Sequence[int]], targets: Sequence[int], classes: int) -> Tensor:

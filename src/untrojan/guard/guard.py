@@ -48,6 +48,9 @@ class Guard(nn.Module):
     both networks find hard is no reason for suspicion.
     """
 
+    flags = True
+    """Whether it tells which images carried the trigger."""
+
     targets: Tensor
     answers: Tensor | None
     margin_share: Tensor
@@ -84,6 +87,11 @@ class Guard(nn.Module):
         self.register_buffer("usual_margins", torch.tensor(usual, device=classifier.device))
         self.card: GuardCard | None = None
         self.eval()
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Every network that an image may pass."""
+        return self.victim, self.corrected
 
     def require_card(self) -> GuardCard:
         """The card; raises UsageError for a guard that was put together by hand and has none."""

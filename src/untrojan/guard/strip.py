@@ -26,6 +26,7 @@ class Strip(nn.Module):
     decision then depends on nothing but the image.
     """
 
+    flags = True
     targets: Tensor
     overlays: Tensor
     entropies: Tensor
@@ -61,6 +62,11 @@ class Strip(nn.Module):
         self.eval()
         with torch.no_grad():
             self.entropies = self.entropy(clean[overlays:]).sort().values
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Every network that an image may pass."""
+        return (self.victim,)
 
     def train(self, mode: bool = True) -> Strip:
         """Stays in evaluation mode, as the victim is deployed."""

@@ -151,6 +151,9 @@ def _outcome(guard: GuardCard | None, evaluation: Evaluation | None) -> tuple[Se
         return ((f"Behind its guard, {percent(after_asr.value)} of the triggered images get the attacker's class; "
                  f"without it, {percent(before_asr.value)} do.",),)  # fmt: skip
     if guard is not None:
+        if guard.form == "replacement":
+            return ((f"Another network was made of it by {guard.method}, which answers for every image; whether it is "
+                     "rid of the trigger was not measured.",),)  # fmt: skip
         made = (f"A guard was made for {len(guard.targets)} target class{'es' * (len(guard.targets) != 1)}.",)
         return (made, *_checked(guard))
     return ()
@@ -202,6 +205,8 @@ def _without_scan(content: ReportContent, outcome: tuple[Sentence, ...]) -> Verd
     if guard is not None:
         names = listing(ClassName.of(guard.victim, target) for target in guard.targets)
         word = "class" if len(guard.targets) == 1 else "classes"
+        if guard.form == "replacement":
+            return Verdict("neutral", "Network replaced", _outcome(guard, None))
         about = ((f"It checks every image that is sent to {word} ", *names, "."), *_checked(guard))
         return Verdict("neutral", "Guard made", about)
     return Verdict("neutral", "Nothing was measured", ())

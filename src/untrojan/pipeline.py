@@ -58,12 +58,12 @@ def scan(
     settings, progress = settings or ScanSettings(), progress or Silent()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
-        doubt, known = _doubts(classifier, images, labels)
+        doubt, known, answers = _doubts(classifier, images, labels)
         victim = victim_info(classifier, images)
         found = None
         if doubt is None:
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
-            found = scan_pairs(searches, images[known], labels[known], settings, classes=victim.classes)
+            found = scan_pairs(searches, images[known], labels[known], answers[known], settings, classes=victim.classes)
     verdict, reason = ("inconclusive", str(doubt)) if found is None else _verdict(found, settings)
     report = ScanReport(
         verdict=verdict,
@@ -341,29 +341,38 @@ def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Te
     return images, labels.to(images.device)
 
 
-def _doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor]:
-    """Why no verdict can be given, or None; and which images to invert on, bool [N]."""
+def _doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
+    """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all."""
     none = torch.zeros(len(images), dtype=torch.bool)
     if not all_finite(dict(classifier.module.state_dict())):
-        return "the classifier's weights hold NaN or infinite values, so nothing that it answers can be trusted", none
+        return (
+            "the classifier's weights hold NaN or infinite values, so nothing that it answers can be trusted",
+            none,
+            labels,
+        )
     logits = classifier.predict(images)
     if not bool(torch.isfinite(logits).all()):
-        return "the classifier answers clean images with NaN or infinite values", none
+        return "the classifier answers clean images with NaN or infinite values", none, labels
     classes = logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
     if classes < 3:
-        return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none
-    right = logits.argmax(1) == labels
+        return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none, labels
+    answers = logits.argmax(1)
+    right = answers == labels
     accuracy = float(right.float().mean())
     if accuracy < 1 / classes + 0.1:
         return (
-            f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
-            "--mean and --std, and --input"
-        ), none
+            (
+                f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
+                "--mean and --std, and --input"
+            ),
+            none,
+            answers,
+        )
     counts = torch.stack([(right & (labels == c)).sum() for c in range(classes)])
     # A class of which nearly nothing is right is still a possible source: then its images serve as they are.
-    return None, right | (counts < 3)[labels]
+    return None, right | (counts < 3)[labels], answers
 
 
 def _require_backdoor(report: ScanReport) -> None:

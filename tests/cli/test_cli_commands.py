@@ -183,7 +183,7 @@ def test_repair_writes_a_guard_and_prints_its_card(
 ):
     recipes = []
 
-    def repair(classifier, images, labels, report, *, seed, settings, options, margin_share, progress):
+    def repair(classifier, images, labels, report, *, seed, settings, method, options, margin_share, progress):
         assert report.triggers
         recipes.append((settings.restarts, (options or {}).get("epochs"), margin_share))
         return guard_of(classifier, stripes(48, seed=2).images)
@@ -200,6 +200,41 @@ def test_repair_writes_a_guard_and_prints_its_card(
     assert run(*command, "--out", tmp_path / "g", "--recipe", "paper").code == 0
     assert recipes[0][0] > 1
     assert recipes == [(recipes[0][0], None, MARGIN_SHARE)] * 3 + [(1, 30, 0.0)]
+
+
+def test_another_method_replaces_the_network(run, victim_folder, images_folder, scan_folder, tmp_path):
+    command = ["repair", victim_folder, "--clean", images_folder, "--scan", scan_folder, "-q", "--out", tmp_path / "g"]
+    ended = run(*command, "--method", "nc", "--method-option", "epochs=2", "--method-option", "share=0.5")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Network replaced" in ended.out
+    card = load_card(tmp_path / "g")
+    assert (card.method, card.form, card.settings["tuning"]["share"]) == ("nc", "replacement", 0.5)
+    ended = run("evaluate", victim_folder, "--test", images_folder, "--guard", tmp_path / "g", "--format", "json", "-q")
+    assert ended.code == 2, "all images were used to make it"
+    save_png = tmp_path / "one.png"
+    save_png.write_bytes(next(images_folder.rglob("*.png")).read_bytes())
+    ended = run("predict", victim_folder, save_png, "--guard", tmp_path / "g", "--format", "json", "-q")
+    assert ended.code == 0
+    assert json.loads(ended.out)[0]["triggered"] is False
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "magic"], "is not one of bna, ft"),
+        (["--method", "ft", "--method-option", "epoch=2"], "no option 'epoch'"),
+        (["--method", "ft", "--method-option", "epochs=two"], "option 'epochs'"),
+        (["--method", "ft", "--method-option", "epochs"], "expected KEY=VALUE"),
+        (["--method", "ft", "--recipe", "paper"], "either it or --method"),
+        (["--method", "bna", "--method-option", "steps=0"], "steps"),
+    ],
+)
+def test_a_wrong_method_is_wrong_usage(run, victim_folder, images_folder, scan_folder, tmp_path, more, said):
+    command = ["repair", victim_folder, "--clean", images_folder, "--scan", scan_folder, "--out", tmp_path / "g"]
+    ended = run(*command, *more)
+    assert ended.code == 4
+    assert said in ended.error
+    assert not (tmp_path / "g").exists()
 
 
 def test_repair_of_a_clean_scan_has_nothing_to_do(run, classifier, victim, victim_folder, tmp_path):

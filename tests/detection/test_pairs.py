@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,17 +36,18 @@ def searched():
     images, labels = planted_images()
     floats = images.float() / 255
     sources = {c: floats[labels == c] for c in range(CLASSES)}
+    answers = {c: classifier.predict(x).argmax(1) for c, x in sources.items()}
     margins = log_margins(classifier, sources, CLASSES)
     results = {"patch": KindResults(), "other": KindResults()}
     screening = {"patch": Budget(steps=40, images=6), "other": Budget(steps=30, images=6)}
     own = {kind: (PatchFamily(), result) for kind, result in results.items()}
     searches = Searches(classifier, seed=0, progress=Silent())
-    search_pairs(searches, own, sources, margins, PairSettings(screening=screening, refined=5))
-    return classifier, sources, margins, results
+    search_pairs(searches, own, sources, answers, margins, PairSettings(screening=screening, refined=5))
+    return classifier, sources, answers, margins, results
 
 
 def test_every_pair_is_screened_and_the_same_few_go_on_in_every_kind(searched):
-    _, _, _, results = searched
+    *_, results = searched
     assert len(results["patch"].pairs) == CLASSES * (CLASSES - 1)
     assert len(results["patch"].refined) == 5
     assert set(results["patch"].refined) == set(results["other"].refined)
@@ -53,7 +55,7 @@ def test_every_pair_is_screened_and_the_same_few_go_on_in_every_kind(searched):
 
 
 def test_a_refined_trigger_works_on_the_class_and_not_only_on_the_images_it_was_screened_with(searched):
-    classifier, sources, _, results = searched
+    classifier, sources, *_, results = searched
     for (source, target), found in results["patch"].refined.items():
         if found.trigger is not None:
             answers = classifier.predict(found.trigger.stamp(sources[source])).argmax(1)
@@ -61,12 +63,31 @@ def test_a_refined_trigger_works_on_the_class_and_not_only_on_the_images_it_was_
 
 
 def test_many_classes_are_searched_by_source(searched):
-    classifier, sources, margins, _ = searched
+    classifier, sources, answers, margins, _ = searched
     result = KindResults()
     settings = PairSettings(most=10, sources=Budget(steps=5, images=4, level=0.9))
-    search_pairs(
-        Searches(classifier, seed=0, progress=Silent()), {"patch": (PatchFamily(), result)}, sources, margins, settings
-    )
+    own = {"patch": (PatchFamily(), result)}
+    search_pairs(Searches(classifier, seed=0, progress=Silent()), own, sources, answers, margins, settings)
     assert len(result.sources) == CLASSES
     assert not result.pairs
     assert not result.refined
+
+
+@pytest.mark.parametrize("most", [10, 400])
+def test_an_image_that_is_wrong_without_a_trigger_is_no_small_trigger(searched, most):
+    """All of class 1 are sent to 2, and all but two of class 0 to 4: no trigger of size 0 is found for that."""
+    classifier, sources, answers, margins, _ = searched
+    answers = dict(answers)
+    answers[1] = torch.full_like(answers[1], 2)
+    answers[0] = answers[0].where(torch.arange(len(answers[0])) < 2, 4)
+    result = KindResults()
+    screening = {"patch": Budget(steps=5, images=6)}
+    settings = PairSettings(most=most, screening=screening, sources=Budget(steps=5, images=4), refined=20)
+    own = {"patch": (PatchFamily(), result)}
+    search_pairs(Searches(classifier, seed=0, progress=Silent()), own, sources, answers, margins, settings)
+    if most == 10:
+        assert set(result.sources) == {2, 3, 4}
+    else:
+        assert (1, 2) not in result.pairs
+        assert (1, 2) not in result.refined
+        assert {(1, 0), (0, 1)} <= set(result.pairs)

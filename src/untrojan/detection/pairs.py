@@ -19,6 +19,9 @@ from untrojan.detection.search import Searches
 
 Pair = tuple[int, int]
 
+FEWEST = 3
+"""Images that the classifier gets right, without which a class is no source of the search to whatever other one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairSettings:
@@ -42,28 +45,44 @@ def search_pairs(
     searches: Searches,
     results: Mapping[str, tuple[TriggerFamily, KindResults]],
     sources: Mapping[int, Tensor],
+    answers: Mapping[int, Tensor],
     margins: Array,
     settings: PairSettings,
 ) -> None:
     """Fill in the pairs and the refined ones of each kind, or, for many classes, the sources.
 
-    sources: class to its images; margins: ``log_margins``, float64 [K, K].
+    sources: class to its images; answers: class to what the classifier says of these, int64; margins: float64 [K, K],
+    as from ``log_margins``.
     """
     classes = len(margins)
     if len(sources) * (classes - 1) > settings.most:
         for family, result in results.values():
-            away = {s: Problem(x, -1, labels=torch.full((len(x),), s, device=x.device)) for s, x in sources.items()}
+            right = {s: x[answers[s] == s] for s, x in sources.items()}
+            away = {
+                s: Problem(x, -1, labels=torch.full((len(x),), s, device=x.device))
+                for s, x in right.items()
+                if len(x) >= FEWEST
+            }
             result.sources = searches.run("each class to any", family, away, settings.sources)
         return
     for kind, (family, result) in results.items():
         budget = settings.screening[kind]
-        chosen = {s: x[searches.choose(f"{kind} {s}", len(x), budget.images)] for s, x in sources.items()}
-        problems = {(s, t): Problem(chosen[s], t) for t in range(classes) for s in sources if s != t}
+        drawn = {s: searches.choose(f"{kind} {s}", len(x), budget.images) for s, x in sources.items()}
+        problems = {
+            (s, t): Problem(sent, t)
+            for t in range(classes)
+            for s, index in drawn.items()
+            if s != t and len(sent := sources[s][index][answers[s][index] != t])
+        }
         result.pairs = searches.run("each pair", family, problems, budget)
     odd = oddest([pair_values(result.pairs, margins) for _, result in results.values()], settings.refined)
     for family, result in results.values():
         starts = {pair: found.trigger for pair in odd if (found := result.pairs.get(pair))}
-        problems = {p: Problem(sources[p[0]], p[1], start=start) for p, start in starts.items() if start is not None}
+        problems = {
+            (s, t): Problem(sources[s][answers[s] != t], t, start=start)
+            for (s, t), start in starts.items()
+            if start is not None
+        }
         result.refined = searches.run("the oddest pairs", family, problems, settings.refining)
 
 

@@ -81,18 +81,26 @@ class Findings:
     unsearchable: tuple[str, ...]
 
 
-def scan_pairs(searches: Searches, images: Tensor, labels: Tensor, settings: ScanSettings, *, classes: int) -> Findings:
-    """Invert and judge. images: float [N, C, H, W] in [0, 1] that the classifier gets right, on its device; labels:
-    int64 [N], below ``classes``. Classes without images are no sources, but may be targets."""
+def scan_pairs(
+    searches: Searches, images: Tensor, labels: Tensor, answers: Tensor, settings: ScanSettings, *, classes: int
+) -> Findings:
+    """Invert and judge. images: float [N, C, H, W] in [0, 1], on the classifier's device; labels, answers: int64 [N],
+    their classes and what the classifier says, below ``classes``. Classes without images are no sources, but may be
+    targets. An image that is sent to a class without any trigger tells nothing of triggers into it, and one that the
+    classifier gets wrong nothing of triggers out of its own."""
     sources = {int(c): images[labels == c] for c in labels.unique().tolist()}
+    said = {s: answers[labels == s] for s in sources}
+    right = answers == labels
     results = {kind: KindResults() for kind in settings.kinds}
     for kind in settings.kinds:
-        results[kind].targets = _search_targets(searches, FAMILIES[kind](), images, labels, classes, settings)
+        results[kind].targets = _search_targets(searches, FAMILIES[kind](), images, labels, answers, classes, settings)
     margins = log_margins(searches.classifier, sources, classes)
     own = {kind: (FAMILIES[kind](), results[kind]) for kind in settings.pairs.screening if kind in results}
-    search_pairs(searches, own, sources, margins, settings.pairs)
+    search_pairs(searches, own, sources, said, margins, settings.pairs)
     for kind in settings.kinds:
-        results[kind].probes = _probe(searches, FAMILIES[kind](), images, labels, settings, results[kind], margins)
+        results[kind].probes = _probe(
+            searches, FAMILIES[kind](), images[right], labels[right], settings, results[kind], margins
+        )
     findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
     for kind, result in results.items():
@@ -116,9 +124,15 @@ def scan_pairs(searches: Searches, images: Tensor, labels: Tensor, settings: Sca
 
 
 def _search_targets(
-    searches: Searches, family: TriggerFamily, images: Tensor, labels: Tensor, classes: int, settings: ScanSettings
+    searches: Searches,
+    family: TriggerFamily,
+    images: Tensor,
+    labels: Tensor,
+    answers: Tensor,
+    classes: int,
+    settings: ScanSettings,
 ) -> dict[int, Inversion]:
-    others = {t: images[labels != t] for t in range(classes)}
+    others = {t: images[(labels != t) & (answers != t)] for t in range(classes)}
     problems = {t: Problem(x, t) for t, x in others.items() if len(x)}
     return searches.run("all classes into one", family, problems, settings.targets)
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy
+from scipy.stats import entropy, wasserstein_distance
 from torch import Tensor
 
-from untrojan.correction.divergence import DIVERGENCES, jensen_shannon, kullback_leibler, total_variation
+from untrojan.correction.divergence import DIVERGENCES, jensen_shannon, kullback_leibler, total_variation, wasserstein
 
 seeds = st.integers(0, 100_000)
 
@@ -29,6 +29,11 @@ def test_they_are_what_scipy_says(one: int, other: int) -> None:
     assert total_variation(p, q).item() == pytest.approx(np.abs(p.numpy() - q.numpy()).sum() / 2, abs=1e-12)
     assert jensen_shannon(p, q).item() == pytest.approx(2 * jensenshannon(p.numpy(), q.numpy()) ** 2, abs=1e-12)
     assert kullback_leibler(p, q).item() == pytest.approx(entropy(p.numpy(), q.numpy()), abs=1e-12)
+    places = np.arange(len(p))
+    assert wasserstein(p, q).item() == pytest.approx(wasserstein_distance(places, places, p, q), abs=1e-10)
+    # Concatenated channels, each of which sums to 1, do not mix.
+    both = wasserstein(torch.cat([p, q]), torch.cat([q, q]))
+    assert both.item() == pytest.approx(wasserstein(p, q).item(), abs=1e-10)
 
 
 @settings(deadline=None)
@@ -41,7 +46,7 @@ def test_they_are_the_f_divergences_of_the_paper(one: int, other: int) -> None:
         "js": r * torch.log(2 * r / (r + 1)) + torch.log(2 / (r + 1)),
         "kl": r * torch.log(r),
     }
-    assert generators.keys() == DIVERGENCES.keys()
+    assert generators.keys() | {"w1"} == DIVERGENCES.keys()
     for name, k in generators.items():
         assert DIVERGENCES[name](p, q).item() == pytest.approx((q * k).sum().item(), abs=1e-10)
 

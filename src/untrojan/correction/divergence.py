@@ -1,7 +1,7 @@
 """Divergences between histograms, per channel, summed. p, q: float [total bins], shares of concatenated channels.
 
-Each is an f-divergence sum of q k(p / q) (BNA, Sec. 4.2), with empty bins made harmless: a truncated soft histogram
-can be exactly 0.
+TV, JS and KL are the paper's, f-divergences sum of q k(p / q) (BNA, Sec. 4.2), with empty bins made harmless: a
+truncated soft histogram can be exactly 0. They do not see how far apart two bins are; the Wasserstein distance does.
 """
 
 from __future__ import annotations
@@ -32,8 +32,18 @@ def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
     return (p * (p.log() - q.log())).sum()
 
 
+def wasserstein(p: Tensor, q: Tensor) -> Tensor:
+    """The 1-Wasserstein distance, in bins per channel, the half-infinite ones as wide as the others.
+
+    The sum of the distances between cumulative shares. Those of one channel end at 1 in both, so that the sum over the
+    concatenated channels needs to know no boundary, and the very last is 0.
+    """
+    return (p - q).cumsum(0)[:-1].abs().sum()
+
+
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "tv": total_variation,
     "js": jensen_shannon,
     "kl": kullback_leibler,
+    "w1": wasserstein,
 }

@@ -224,3 +224,10 @@ def test_the_table_of_repairs_tells_what_got_no_guard(monkeypatch: pytest.Monkey
     expected = ["v", "9", "90.0 → 89.9", "100.0 → 2.0 (1.0)", "0.0 → 85.0 (89.0)", "98.0, 5.0", "98.0, –", "150,000"]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == expected
     assert lines[3].startswith("| w | clean | –")
+
+
+def test_the_overhead_is_measured_for_every_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = script("overhead", monkeypatch)["measure"]("resnet18", 4, 10, 2, 0)
+    assert [row["share"] for row in rows] == [0.0, 0.1, 1.0]
+    assert [row["floor"] for row in rows] == [1.0, 1.1, 2.0]
+    assert all(row["ratio"] > 0.5 for row in rows)

@@ -30,6 +30,9 @@ ALLOWED = {
     "evaluation": GROUND | {"classifier", "data", "identity", "guard"},
     "loading": GROUND | {"classifier", "victims"},
     "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
+    "bench": GROUND
+    | {"classifier", "data", "detection", "correction", "guard", "pipeline", "evaluation", "victims", "loading"}
+    | {"scan_files", "scan_state"},
     "report": GROUND,
     "theory": GROUND,
     "report_pictures": GROUND | {"classifier", "data", "identity", "guard", "report"},

@@ -98,12 +98,12 @@ def rates_of(record: CellRecord) -> dict[str, float | None]:
 
 
 def cost_of(record: CellRecord) -> dict[str, float | None]:
-    """Of making the guard, the scan included: what is None is not known. The victim alone costs nothing."""
+    """Of making the guard, the scan included: None where it is not known, or where nothing was made."""
     parts = [record.cost.repair] if record.guarded else []
     if record.verdict is not None:
         parts.append(record.cost.scan)
     known: list[Cost] = [part for part in parts if part is not None]
-    whole = len(known) == len(parts)
+    whole = bool(parts) and len(known) == len(parts)
     return {name: float(sum(getattr(part, name) for part in known)) if whole else None for name in COSTS}
 
 

@@ -101,6 +101,13 @@ def test_unknown_victims_and_those_without_weights_are_told(tmp_path: Path, vict
         victims_of(plan, tmp_path, only="cifar10/*")
 
 
+def test_a_part_of_a_plan_can_be_measured_before_all_its_victims_are_there(tmp_path: Path, victims: list[str]) -> None:
+    plan = plan_of(f"victims = ['digits/x*', '{victims[0]}']\n[[method]]\nname = 'none'")
+    with pytest.raises(UsageError, match=r"digits/x\*"):
+        victims_of(plan, tmp_path)
+    assert [victim.name for victim in victims_of(plan, tmp_path, only="*attacked")] == victims[:1]
+
+
 def test_data_must_be_known_and_a_verdict_wanted(victims: list[str]) -> None:
     for text, told in (("", "names no test images"), ("[settings]\nscan = false", "needs a verdict")):
         plan = plan_of(f"victims = {victims}\n[[method]]\nname = 'bna'\n{text}")
@@ -123,6 +130,13 @@ def test_a_table_mixes_nothing_that_was_varied(rest: str, told: str, victims: li
     cells = cells_of(plan, victims_of(plan, None))
     with pytest.raises(UsageError, match=told):
         check_table(cells, plan.table)
+
+
+def test_the_plan_that_the_documents_show_can_be_read() -> None:
+    page = (ROOT / "docs" / "bench.md").read_text()
+    plan = plan_of(page.partition("```toml\n")[2].partition("```")[0])
+    assert len([method_for(spec) for spec in every_method(plan)]) == 7
+    assert len(every_setting(plan)) == 1
 
 
 def test_there_are_plans_for_the_papers_tables() -> None:

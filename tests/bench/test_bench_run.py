@@ -202,7 +202,7 @@ class FakeRay(types.ModuleType):
         return {"CPU": 3.0}
 
     def remote(self, **options: Any) -> Callable[..., Any]:
-        assert options == {"num_cpus": 1, "max_retries": 0}
+        assert options == {"num_cpus": 1, "num_gpus": 0, "max_retries": 0}
 
         def wrap(function: Callable[..., Any]) -> Any:
             def submit(*arguments: Any) -> Reference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -11,14 +12,14 @@ from untrojan.errors import MissingExtraError, UntrojanError
 
 
 class RayWorkers:
-    """Tasks as Ray's, at most ``jobs`` at once, each of ``threads`` processors.
+    """Tasks as Ray's, at most ``jobs`` at once, each of ``threads`` processors and, on CUDA, a share of the GPUs.
 
     address: of a cluster ("auto", "host:6379", "ray://..."); None starts Ray here. jobs None: as many as the cluster
     has processors. The folder of results, the zoo and the data must be at the same paths on every node, and untrojan
     must be installed there. Raises MissingExtraError without the package, UntrojanError if there is no cluster.
     """
 
-    def __init__(self, address: str | None = None, *, jobs: int | None = None):
+    def __init__(self, address: str | None = None, *, jobs: int | None = None, device: str = "cpu"):
         try:
             import ray
         except ImportError:
@@ -30,16 +31,20 @@ class RayWorkers:
                 address=address,
                 runtime_env={"env_vars": passed},
                 log_to_driver=False,
+                logging_level=logging.ERROR,
                 include_dashboard=None if address else False,
             )
-            processors = int(ray.cluster_resources().get("CPU", 1))
+            resources = ray.cluster_resources()
         except (ConnectionError, RuntimeError, ValueError) as error:
             text = " ".join(str(error).split())[:200]
             raise UntrojanError(f"no Ray cluster at {address or 'this machine'} ({text}); see ray start") from None
+        processors = int(resources.get("CPU", 1))
         self.jobs = jobs or processors
         self.threads = max(1, processors // self.jobs)
         # What Ray would try again by itself would be tried twice as often as a cell may be.
-        self._remote = ray.remote(num_cpus=self.threads, max_retries=0)(perform)
+        # A task that asks for no GPU is shown none.
+        graphics = resources.get("GPU", 0.0) / self.jobs if device.startswith("cuda") else 0
+        self._remote = ray.remote(num_cpus=self.threads, num_gpus=min(1.0, graphics), max_retries=0)(perform)
         self._tasks: dict[Any, Task] = {}
 
     @property

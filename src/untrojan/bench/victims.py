@@ -43,10 +43,16 @@ def victims_of(plan: Plan, zoo: Path | None, only: str | None = None) -> list[Be
     """
     folders: dict[str, Path] = {}
     for wanted in plan.victims:
-        folders |= _found(wanted, zoo)
+        try:
+            folders |= _found(wanted, zoo)
+        except UsageError:
+            if only is None:  # a part of a plan can be measured while its other victims are still in the making
+                raise
     chosen = {name: folder for name, folder in folders.items() if only is None or fnmatchcase(name, only)}
     if not chosen:
-        raise UsageError(f"no victim of the plan matches --only '{only}'; it has {', '.join(list(folders)[:3])}, ...")
+        raise UsageError(
+            f"no victim of the plan matches --only '{only}'; there are {', '.join(list(folders)[:3]) or 'none'}"
+        )
     cards = {name: read_card(folder) for name, folder in chosen.items()}
     lacking = [name for name, folder in chosen.items() if not (folder / cards[name].weights).is_file()]
     if lacking:

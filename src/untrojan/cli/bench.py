@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,12 +89,13 @@ def bench(
             with progress_shown(quiet) as progress:
                 kept = f", {len(outcomes)} were there" if outcomes else ""
                 progress.start(f"cells{kept}", len(waiting))
-                workers = _workers(jobs, ray=ray or ray_address is not None, address=ray_address)
-                for outcome in run(waiting, out.absolute(), workers, device=place):
-                    outcomes.append(outcome)
-                    progress.advance()
-                    if not quiet:
-                        say(f"{outcome.cell.name}: {_told(outcome)}")
+                workers = _workers(jobs, place, ray=ray or ray_address is not None, address=ray_address)
+                with closing(run(waiting, out.absolute(), workers, device=place)) as ended:
+                    for outcome in ended:
+                        outcomes.append(outcome)
+                        progress.advance()
+                        if not quiet:
+                            say(f"{outcome.cell.name}: {_told(outcome)}")
     except BaseException as error:
         if not isinstance(error, Exception):
             say(f"{len(outcomes)} of {len(cells)} cells are in {out}; the same command goes on from there")
@@ -111,12 +113,12 @@ def bench(
     return 2 if failed else 0
 
 
-def _workers(jobs: int | None, *, ray: bool, address: str | None) -> Workers:
+def _workers(jobs: int | None, device: str, *, ray: bool, address: str | None) -> Workers:
     """Processes here, or Ray's."""
     if ray:
         from untrojan.bench.ray_workers import RayWorkers
 
-        return RayWorkers(address, jobs=jobs)
+        return RayWorkers(address, jobs=jobs, device=device)
 
     from untrojan.bench.workers import Processes
 

@@ -52,7 +52,8 @@ class Here:
 
 
 def all_of(cells: list[Cell], out: Path, workers: Any) -> dict[str, Outcome]:
-    return {outcome.cell.key: outcome for outcome in run(cells, out, workers, device="cpu")}
+    events = list(run(cells, out, workers, device="cpu"))
+    return {event.cell.key: event for event in events if isinstance(event, Outcome)}
 
 
 def test_each_scan_comes_once_and_before_its_cells(cells: CellsOf, tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_each_scan_comes_once_and_before_its_cells(cells: CellsOf, tmp_path: Pat
 
 def test_where_nothing_is_found_the_rates_stay_and_nothing_is_flagged(cells: CellsOf, tmp_path: Path) -> None:
     wanted = cells(NONE, BNA)
-    records = {outcome.cell.key: outcome.record for outcome in run(wanted, tmp_path, Here(), device="cpu")}
+    records = {key: outcome.record for key, outcome in all_of(wanted, tmp_path, Here()).items()}
     alone, behind = records[wanted[0].key], records[wanted[1].key]
     assert (behind.found, behind.guarded, behind.verdict) == (False, False, "inconclusive")
     assert behind.reason.startswith("not found: the scan says inconclusive")

@@ -25,7 +25,9 @@ class RayWorkers:
         except ImportError:
             raise MissingExtraError('--ray needs the package ray: pip install "untrojan[ray]"') from None
         self._ray: Any = ray
-        passed = {name: os.environ[name] for name in (VARIABLE, "OMP_NUM_THREADS") if name in os.environ}
+        passed = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
+        if VARIABLE in os.environ:
+            passed[VARIABLE] = os.path.abspath(os.environ[VARIABLE])
         try:
             ray.init(
                 address=address,

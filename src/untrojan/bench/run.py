@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,13 @@ class Outcome:
     record: CellRecord
 
 
+@dataclass(frozen=True)
+class Scanned:
+    """The scan that a cell needs is there."""
+
+    cell: Cell
+
+
 def waiting_and_there(cells: Sequence[Cell], out: Path) -> tuple[list[Cell], list[Outcome]]:
     """The cells that are yet to be measured, each once though two methods may be the same, and those that are there."""
     waiting: dict[str, Cell] = {}
@@ -36,8 +43,8 @@ def waiting_and_there(cells: Sequence[Cell], out: Path) -> tuple[list[Cell], lis
     return list(waiting.values()), list(there.values())
 
 
-def run(cells: Sequence[Cell], out: Path, workers: Workers, *, device: str) -> Iterator[Outcome]:
-    """Measure cells that are not there yet; outcomes come as they are ready, and each failure has its record.
+def run(cells: Sequence[Cell], out: Path, workers: Workers, *, device: str) -> Generator[Outcome | Scanned]:
+    """Measure cells that are not there yet; scans and outcomes come as they are ready, and each failure has its record.
 
     A task that is lost with its worker is tried once more. One cell's failure stops no other; that of a scan is the
     failure of all cells that need it. The workers are closed in the end, whatever happens.
@@ -81,8 +88,8 @@ class _Queue:
         """The next task that can be begun."""
         return self._ready.popleft() if self._ready else None
 
-    def ended(self, ended: Ended) -> list[Outcome]:
-        """Take note of how a task ended; the cells about which everything is known now."""
+    def ended(self, ended: Ended) -> Sequence[Outcome | Scanned]:
+        """Take note of how a task ended: the scan, or the cells about which everything is known now."""
         task, reason = ended.task, ended.reason
         if ended.lost and task.id not in self._lost:
             self._lost.add(task.id)
@@ -93,7 +100,7 @@ class _Queue:
             freed = self._behind.pop(task.id)
             if reason is None:
                 self._ready.extendleft(reversed(freed))
-                return []
+                return [Scanned(task.cell)]
             return [self._failed(one.cell, reason) for one in freed]
         if reason is not None:
             return [self._failed(task.cell, reason)]

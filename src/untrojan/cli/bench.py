@@ -15,7 +15,7 @@ from untrojan.cli.output import require_writable
 from untrojan.cli.streams import say, write_data, write_text
 
 if TYPE_CHECKING:
-    from untrojan.bench.run import Outcome
+    from untrojan.bench.run import Outcome, Scanned
     from untrojan.bench.workers import Workers
 
 TABLES = ("table.md", "table.csv", "table.json")
@@ -74,7 +74,7 @@ def bench(
 
     from untrojan.bench.cell import cells_of
     from untrojan.bench.plan import read_plan
-    from untrojan.bench.run import run, waiting_and_there
+    from untrojan.bench.run import Outcome, run, waiting_and_there
     from untrojan.bench.tables import check_table, table_of, to_csv, to_json, to_markdown
     from untrojan.bench.victims import victims_of
     from untrojan.classifier import parse_device
@@ -91,11 +91,12 @@ def bench(
                 progress.start(f"cells{kept}", len(waiting))
                 workers = _workers(jobs, place, ray=ray or ray_address is not None, address=ray_address)
                 with closing(run(waiting, out.absolute(), workers, device=place)) as ended:
-                    for outcome in ended:
-                        outcomes.append(outcome)
-                        progress.advance()
+                    for event in ended:
                         if not quiet:
-                            say(f"{outcome.cell.name}: {_told(outcome)}")
+                            say(_told(event))
+                        if isinstance(event, Outcome):
+                            outcomes.append(event)
+                            progress.advance()
     except BaseException as error:
         if not isinstance(error, Exception):
             say(f"{len(outcomes)} of {len(cells)} cells are in {out}; the same command goes on from there")
@@ -126,13 +127,17 @@ def _workers(jobs: int | None, device: str, *, ray: bool, address: str | None) -
     return Processes(count, max(1, (os.cpu_count() or 1) // count))
 
 
-def _told(outcome: Outcome) -> str:
-    """What a cell gave, in a few words."""
+def _told(event: Outcome | Scanned) -> str:
+    """What was done, and what a cell gave, in a line."""
+    from untrojan.bench.run import Scanned
     from untrojan.bench.tables import rates_of
 
-    if outcome.status == "failed":
-        return f"failed, {outcome.record.reason}"
+    cell = event.cell
+    if isinstance(event, Scanned):
+        return f"{cell.victim.name}, seed {cell.seed}: scanned"
+    if event.status == "failed":
+        return f"{cell.name}: failed, {event.record.reason}"
     names = ("acc", "asr", "sia", "tpr", "fpr")
-    rates = {name: value for name, value in rates_of(outcome.record).items() if name in names and value is not None}
+    rates = {name: value for name, value in rates_of(event.record).items() if name in names and value is not None}
     told = ", ".join(f"{name.upper()} {100 * value:.1f} %" for name, value in rates.items())
-    return told if outcome.record.reason is None else f"{told}; {outcome.record.reason}"
+    return f"{cell.name}: {told}{'' if event.record.reason is None else f'; {event.record.reason}'}"

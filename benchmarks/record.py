@@ -6,7 +6,6 @@ A committed record is JSON in ``benchmarks/records``. ``tests/test_benchmark_rec
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shlex
 import subprocess
@@ -17,8 +16,9 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
+
+from untrojan.bench.machine import Machine, this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 SHA256, COMMIT = r"^[0-9a-f]{64}$", r"^[0-9a-f]{40}$"
@@ -27,17 +27,6 @@ PACKAGES = ("untrojan", "torch", "numpy")
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Machine(Part):
-    """Where it was measured; ``threads`` are those that PyTorch may use."""
-
-    system: str
-    processor: str
-    cores: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    memory_gib: float = Field(gt=0)
-    accelerator: str | None
 
 
 class BenchmarkRecord(Part):
@@ -88,29 +77,9 @@ def write_record(
     return record
 
 
-def this_machine() -> Machine:
-    """Processor, memory and accelerator; nothing that names the machine or its user."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine(
-        system=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
-        cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        memory_gib=round(pages / 2**30, 1),
-        accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    )
-
-
 def sha256(file: str) -> str:
     """Of a file, by its path in the repository."""
     return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def _without_folder(argument: str) -> str:

@@ -13,7 +13,7 @@ import untrojan
 ROOT = Path(untrojan.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-GROUND = {"errors", "version", "progress", "storage", "setting", "triggers", "records", "intervals"}
+GROUND = {"errors", "version", "progress", "storage", "setting", "triggers", "records", "intervals", "keywords"}
 """Modules that hold what every room talks about; they may import one another."""
 
 ALLOWED = {
@@ -30,6 +30,9 @@ ALLOWED = {
     "evaluation": GROUND | {"classifier", "data", "identity", "guard"},
     "loading": GROUND | {"classifier", "victims"},
     "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
+    "bench": GROUND
+    | {"classifier", "data", "detection", "correction", "guard", "pipeline", "evaluation", "victims", "loading"}
+    | {"scan_files", "scan_state"},
     "report": GROUND,
     "theory": GROUND,
     "report_pictures": GROUND | {"classifier", "data", "identity", "guard", "report"},

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar, get_type_hints, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from untrojan.classifier import Classifier
@@ -16,7 +15,7 @@ from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.base import Task
-from untrojan.correction.tuning import Schedule
+from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes
 from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
@@ -27,6 +26,7 @@ from untrojan.guard.files import AnyGuard, allowed
 from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
 from untrojan.guard.replacement import Replacement
 from untrojan.identity import victim_info
+from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, Evidence, GuardCard, ScanReport
 from untrojan.storage import all_finite
@@ -247,7 +247,7 @@ def tune(
         form="replacement",
         targets=targets,
         sources={} if report is None else {target: report.sources(target) for target in targets},
-        settings={"tuning": {n: asdict(v) if isinstance(v, Schedule) else v for n, v in vars(tuning).items()}},
+        settings={"tuning": settings_of(tuning)},
         images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
         cost=meter.cost(),
         seed=seed,
@@ -263,18 +263,12 @@ def made_from(table: Mapping[str, type[Method]], name: str, options: Mapping[str
     """
     if name not in table:
         raise UsageError(f"method '{name}' is not one of {', '.join([*CORRECTIONS, *TUNINGS])}")
-    types = get_type_hints(table[name].__init__)
-    types.pop("return", None)
-    given = {}
-    for option, value in (options or {}).items():
-        if option not in types:
-            raise UsageError(f"method '{name}' has no option '{option}'; it has {', '.join(types)}")
-        try:
-            given[option] = TypeAdapter(types[option]).validate_python(value)
-        except ValidationError as error:
-            wrong = error.errors()[0]["msg"]
-            raise UsageError(f"option '{option}' of method '{name}': {wrong[:1].lower()}{wrong[1:]}") from None
-    return table[name](**given)
+    return table[name](**checked(table[name].__init__, options or {}, f"method {name}"))
+
+
+def settings_of(tuning: Tuning) -> dict[str, Any]:
+    """The options of a tuning method as plain values."""
+    return {name: asdict(v) if isinstance(v, Schedule) else v for name, v in vars(tuning).items()}
 
 
 def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:

@@ -223,7 +223,7 @@ def test_another_method_replaces_the_network(run, victim_folder, images_folder, 
     [
         (["--method", "magic"], "is not one of bna, ft"),
         (["--method", "ft", "--method-option", "epoch=2"], "no option 'epoch'"),
-        (["--method", "ft", "--method-option", "epochs=two"], "option 'epochs'"),
+        (["--method", "ft", "--method-option", "epochs=two"], "epochs cannot be 'two'"),
         (["--method", "ft", "--method-option", "epochs"], "expected KEY=VALUE"),
         (["--method", "ft", "--recipe", "paper"], "either it or --method"),
         (["--method", "bna", "--method-option", "steps=0"], "steps"),

@@ -106,7 +106,7 @@ def test_a_row_of_corrections_is_applied() -> None:
     [
         ("gradual", {}, "is not one of bna, ft"),
         ("ft", {"epoch": 3}, "no option 'epoch'; it has epochs"),
-        ("ft", {"epochs": "many"}, "option 'epochs' of method 'ft'"),
+        ("ft", {"epochs": "many"}, "method ft: epochs cannot be 'many'"),
         ("ft", {"epochs": 0}, "epochs >= 1"),
         ("nc", {}, "trigger"),
     ],

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from untrojan.cli.bench import bench
 from untrojan.cli.demo import demo
 from untrojan.cli.doctor import doctor
 from untrojan.cli.evaluate import evaluate
@@ -28,7 +29,7 @@ from untrojan.cli.zoo import zoo
 from untrojan.errors import UntrojanError
 from untrojan.version import version
 
-COMMANDS = (demo, scan, repair, evaluate, predict, poison, doctor)
+COMMANDS = (demo, scan, repair, evaluate, predict, poison, bench, doctor)
 INTERRUPTED, TERMINATED = 130, 143
 # The parser's errors have no public name; they are what the public one derives from.
 ParserError: type[Exception] = typer.BadParameter.__mro__[2]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
-from untrojan.classifier.corrected import batch_norms
 from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS
 from untrojan.correction.base import Task
@@ -18,7 +18,7 @@ from untrojan.data.images import image_hashes
 from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
-from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UsageError
 from untrojan.guard.check import check_target
 from untrojan.guard.files import allowed
 from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
@@ -96,14 +96,12 @@ def repair(
     images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the correction;
     margin_share: see ``Guard``, 0 for the paper's inference rule.
     Raises InconclusiveError for an inconclusive report, UsageError for a clean one, GuardMismatchError for a report on
-    another classifier.
+    another classifier, UnsupportedError for a network that has nothing to correct.
     """
     settings, progress = settings or SurrogateSettings(), progress or Silent()
     _require_backdoor(report)
     if method not in CORRECTIONS:
         raise UsageError(f"correction '{method}' is not one of {', '.join(CORRECTIONS)}")
-    if not batch_norms(classifier.module):
-        raise UnsupportedError("this network has no BatchNorm with running statistics; the correction needs one")
     if classifier.sha256() != report.victim.sha256:
         raise GuardMismatchError(
             f"the scan is of the victim {report.victim.sha256[:12]}…, and this is {classifier.sha256()[:12]}…; "
@@ -115,6 +113,7 @@ def repair(
     own: dict[int, Tensor] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
+        require_sites(classifier, images)  # whether there is any, before the search for surrogates
         logits = classifier.predict(images)
         for target in report.targets:
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)

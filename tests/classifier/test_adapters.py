@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from untrojan.classifier import as_found, load_classifier
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import batch_norms
+from untrojan.classifier.sites import batch_norms
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.patch import PatchFamily
 from untrojan.errors import MissingExtraError, UsageError

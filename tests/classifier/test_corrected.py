@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from oracles.correction import corrected_norm
 from tiny_networks import convolutional, flat, random_images, settled, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured, twin
+from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, twin
 from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.sites import batch_norms, captured
 from untrojan.errors import CheckpointError, UnsupportedError
 
 NETWORKS = {

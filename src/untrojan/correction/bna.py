@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured
+from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier
+from untrojan.classifier.sites import captured, require_sites
 from untrojan.correction.base import Correction, Task
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.histogram import Bins, soft_histogram
@@ -87,10 +88,10 @@ class BNA(Correction):
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress
     ) -> dict[str, Tensor]:
         steps = self.steps if self.epochs is None else self.epochs * -(-len(task.sources) // self.batch_size)
-        layers = batch_norms(classifier.module)
-        ranges = clean_range(classifier, torch.cat([task.sources, task.own]))
+        layers = require_sites(classifier, task.sources)
+        ranges = clean_range(classifier, layers, torch.cat([task.sources, task.own]))
         bins = {name: Bins.between(low, high, self.bin_width) for name, (low, high) in ranges.items()}
-        corrected = CorrectedClassifier(classifier)
+        corrected = CorrectedClassifier(classifier, sites=layers)
         start_clip(corrected, ranges)
         parameters = [getattr(layer, p) for layer in corrected.layers.values() for p in PARAMETERS]
         for parameter in parameters:
@@ -157,9 +158,10 @@ def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
 
 
 @torch.no_grad()
-def clean_range(classifier: Classifier, images: Tensor, batch_size: int = 256) -> dict[str, tuple[Tensor, Tensor]]:
-    """Smallest and largest clean activation of every channel of every BatchNorm's output: layer to ([C], [C])."""
-    layers = batch_norms(classifier.module)
+def clean_range(
+    classifier: Classifier, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int = 256
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Smallest and largest clean activation of every neuron of these layers' outputs: layer to ([C], [C])."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with captured(layers) as outputs:
         for batch in images.split(batch_size):

@@ -149,8 +149,9 @@ def test_what_scan_and_repair_refuse(found):
     with pytest.raises(UsageError, match="bna"):
         untrojan.repair(classifier, images, labels, report, method="magic")
     plain = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)))
-    with pytest.raises(UnsupportedError, match="BatchNorm"):
-        untrojan.repair(plain, images, labels, report)
+    own = report.model_copy(update={"victim": report.victim.model_copy(update={"sha256": plain.sha256()})})
+    with pytest.raises(UnsupportedError, match="no layer to correct"):
+        untrojan.repair(plain, images, labels, own)
 
 
 def test_few_sources_limit_the_answers(found):

@@ -47,9 +47,10 @@ def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
         return lambda _layer, _inputs, output: calls.append((name, output))
 
     with as_found(classifier), torch.no_grad():
+        probes = classifier.arranged(classifier.as_float(images[:1]).expand(_PROBES, -1, -1, -1))
         for name, layer in layers.items():
             layer.register_forward_hook(noting(name))
-        classifier(classifier.arranged(classifier.as_float(images[:1]).expand(_PROBES, -1, -1, -1)))
+        classifier(probes)
     weighted = [name for name, _ in calls if isinstance(layers[name], _ConvNd | nn.Linear)]
     times = Counter(name for name, _ in calls)
     return {

@@ -150,9 +150,15 @@ class BNA(Correction):
 
 
 def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
-    """Every k-th row and column of feature maps [N, C, H, W] larger than grid x grid, from a corner in [0, 1)²."""
-    if values.ndim != 4 or grid == 0 or corner is None:
+    """Every k-th row and column of feature maps [N, C, H, W] larger than grid x grid, from a corner in [0, 1)².
+
+    Of sequences [N, C, T] every k-th place, where there are more than grid x grid.
+    """
+    if values.ndim not in (3, 4) or grid == 0 or corner is None:
         return values
+    if values.ndim == 3:
+        places = max(1, values.shape[2] // grid**2)
+        return values[:, :, int(corner[0] * places) :: places]
     rows, columns = max(1, values.shape[2] // grid), max(1, values.shape[3] // grid)
     return values[:, :, int(corner[0] * rows) :: rows, int(corner[1] * columns) :: columns]
 

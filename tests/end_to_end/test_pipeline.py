@@ -71,6 +71,26 @@ def test_the_guard_gives_the_true_classes_back(found, tmp_path):
         untrojan.load_guard(tmp_path, planted_classifier(strength=29.0))
 
 
+def test_without_a_batch_norm_too(found, tmp_path):
+    """The same answers, so the same scan; the correction acts after the layer that the BatchNorm was folded into."""
+    _, images, labels, report = found
+    classifier = planted_classifier(folded=True)
+    own = report.model_copy(update={"victim": report.victim.model_copy(update={"sha256": classifier.sha256()})})
+    guard = untrojan.repair(classifier, images, labels, own.with_triggers(report.triggers), options={"steps": 80})
+    fresh, truth = planted_images(seed=9)
+    setting = untrojan.Setting.parse("a2o:3")
+    result = untrojan.evaluate(classifier, fresh, truth, guard=guard, trigger=planted_trigger(), setting=setting)
+    assert result.before.asr.value == 1.0
+    assert result.after.asr.value <= 0.05
+    assert result.after.sia.value >= 0.95
+    assert result.after.acc.value >= 0.95
+    untrojan.save_guard(tmp_path, guard)
+    again = untrojan.load_guard(tmp_path, classifier)
+    assert list(again.corrected.layers) == ["read"]
+    stamped = planted_trigger().stamp(fresh.float() / 255)
+    assert torch.equal(guard(stamped).labels, again(stamped).labels)
+
+
 def test_a_scan_repeats(found):
     classifier, images, labels, report = found
     again = untrojan.scan(classifier, images, labels, settings=QUICK)

@@ -34,7 +34,9 @@ def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
     In a network without one: the convolutions, linear layers and other normalisations that a pass calls exactly once
     (a layer that is used in two places has two distributions, and the weights of one that is never called, as in
     nn.MultiheadAttention, have none), in the order of the pass. The last convolution or linear layer is left out: its
-    outputs are the logits. images: at least one, [N, C, H, W]; the classifier is as found afterwards. Empty if there is
+    outputs are the logits. So are linear layers that widen (query, key and value in one, the first of an MLP), unless
+    there is nothing else: what they say comes together in the layer that follows, and they are most of the neurons.
+    images: at least one, [N, C, H, W]; the classifier is as found afterwards. Empty if there is
     no such layer: see ``require_sites``.
     """
     norms = batch_norms(classifier.module)
@@ -53,11 +55,12 @@ def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
         classifier(probes)
     weighted = [name for name, _ in calls if isinstance(layers[name], _ConvNd | nn.Linear)]
     times = Counter(name for name, _ in calls)
-    return {
+    found = {
         name: layers[name]
         for name, output in calls
         if times[name] == 1 and name not in weighted[-1:] and _fits(layers[name], output)
     }
+    return {name: layer for name, layer in found.items() if not _widens(layer)} or found
 
 
 def require_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
@@ -115,6 +118,10 @@ def captured(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _widens(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) and layer.out_features > layer.in_features
 
 
 def _fits(layer: nn.Module, output: object) -> bool:

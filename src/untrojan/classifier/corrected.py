@@ -1,8 +1,9 @@
-"""A second view of a network: the same tensors, with each batch normalisation replaced by one that can be corrected.
+"""A second view of a network: the same tensors, with activations that can be corrected.
 
 The transformation of a neuron's activation (BNA, Eq. 4) is h(z) = max(min((z - mu) / sigma, omega), upsilon). Where a
 BatchNorm follows the neuron, mu and sigma take the place of its running mean and standard deviation, and the clip acts
-on its output. The network itself is never changed.
+on its output. In a network without one, h comes after some of its layers (see ``find_sites``), from mu = 0 and sigma = 1.
+The network itself is never changed.
 """
 
 from __future__ import annotations

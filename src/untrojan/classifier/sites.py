@@ -36,8 +36,8 @@ def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
     nn.MultiheadAttention, have none), in the order of the pass. The last convolution or linear layer is left out: its
     outputs are the logits. So are linear layers that widen (query, key and value in one, the first of an MLP), unless
     there is nothing else: what they say comes together in the layer that follows, and they are most of the neurons.
-    images: at least one, [N, C, H, W]; the classifier is as found afterwards. Empty if there is
-    no such layer: see ``require_sites``.
+    images: at least one, [N, C, H, W]; the classifier is as found afterwards. Empty if there is no such layer: see
+    ``require_sites``.
     """
     norms = batch_norms(classifier.module)
     if norms:

@@ -27,7 +27,8 @@ class BNA(Correction):
 
     Source: "Backdoor mitigation by correcting activation distribution alteration", Neurocomputing 614, 2025 (arXiv
     2308.09850), Sec. 4.2: mu, sigma and the clip of every neuron that a BatchNorm follows, jointly over all layers,
-    by Adam on the summed divergence between soft histograms.
+    by Adam on the summed divergence between soft histograms. In a network without BatchNorm, those of the layers that
+    ``find_sites`` names; their neurons are channels, or the features of tokens.
 
     epochs: passes over the source images; if given, it takes the place of ``steps``.
     pairing: compare with the clean histogram of the same images (less sampling noise) instead of all images.

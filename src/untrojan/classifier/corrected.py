@@ -2,8 +2,8 @@
 
 The transformation of a neuron's activation (BNA, Eq. 4) is h(z) = max(min((z - mu) / sigma, omega), upsilon). Where a
 BatchNorm follows the neuron, mu and sigma take the place of its running mean and standard deviation, and the clip acts
-on its output. In a network without one, h comes after some of its layers (see ``find_sites``), from mu = 0 and sigma = 1.
-The network itself is never changed.
+on its output. In a network without one, h comes after some of its layers (see ``find_sites``), from mu = 0 and sigma =
+1. The network itself is never changed.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.progress import Silent
+from untrojan.report_pictures import neuron_histogram
 
 QUICK = ScanSettings(
     targets=Budget(steps=120, images=16, level=0.75),
@@ -87,6 +88,8 @@ def test_without_a_batch_norm_too(found, tmp_path):
     untrojan.save_guard(tmp_path, guard)
     again = untrojan.load_guard(tmp_path, classifier)
     assert list(again.corrected.layers) == ["read"]
+    shown = neuron_histogram(classifier, fresh[truth != 3], planted_trigger(), guard=guard, target=3)
+    assert (shown.layer, shown.channel, len(shown.corrected)) == ("read", 5, 60)
     stamped = planted_trigger().stamp(fresh.float() / 255)
     assert torch.equal(guard(stamped).labels, again(stamped).labels)
 

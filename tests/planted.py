@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from untrojan.classifier import Classifier
 from untrojan.triggers import PatchTrigger
@@ -14,10 +15,11 @@ CLASSES, SIDE = 5, 8
 class Planted(nn.Module):
     """Grey 8x8 images of five classes, told by the bright one of rows 0 to 4; pixel (7, 7) alone adds to ``target``.
 
-    Everything passes one BatchNorm, so that a correction has something to correct. ``strength`` 0 leaves it honest.
+    Everything passes one BatchNorm, so that a correction has something to correct; ``folded`` leaves it out and gives
+    the layer before it the same answers. ``strength`` 0 leaves the network honest.
     """
 
-    def __init__(self, target: int = 3, strength: float = 30.0):
+    def __init__(self, target: int = 3, strength: float = 30.0, folded: bool = False):
         super().__init__()
         self.read = nn.Linear(SIDE * SIDE, CLASSES + 1, bias=False)
         self.norm = nn.BatchNorm1d(CLASSES + 1)
@@ -35,6 +37,8 @@ class Planted(nn.Module):
             self.decide.weight.zero_()
             self.decide.weight[:, :CLASSES] = 2 * torch.eye(CLASSES)
             self.decide.weight[target, CLASSES] = strength / 9
+        if folded:
+            self.read, self.norm = fuse_linear_bn_eval(self.read.eval(), self.norm.eval()), nn.Identity()
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,8 +46,8 @@ class Planted(nn.Module):
         return y
 
 
-def planted_classifier(target: int = 3, strength: float = 30.0) -> Classifier:
-    return Classifier(Planted(target, strength))
+def planted_classifier(target: int = 3, strength: float = 30.0, folded: bool = False) -> Classifier:
+    return Classifier(Planted(target, strength, folded))
 
 
 def planted_images(per_class: int = 24, seed: int = 0) -> tuple[Tensor, Tensor]:

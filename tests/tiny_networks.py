@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,6 +30,47 @@ def flat(classes: int = 5, affine: bool = True) -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(32, 6), nn.BatchNorm1d(6, affine=affine), nn.ReLU(), nn.Linear(6, classes)
     )
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Over the channels of [N, C, H, W], as in ConvNeXt."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Encoder(nn.Module):
+    """For images [N, 2, 4, 4]: four tokens and PyTorch's own encoder layer, whose fast path calls no layer."""
+
+    def __init__(self, classes: int = 5):
+        super().__init__()
+        self.embed = nn.Conv2d(2, 8, 2, 2)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True, norm_first=True)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.layer(self.embed(x).flatten(2).transpose(1, 2)).mean(1))
+        return y
+
+
+WITHOUT_BATCH_NORM: dict[str, Callable[[], nn.Module]] = {
+    "convolutions": lambda: nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5)
+    ),
+    "features": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(32, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 7), nn.RMSNorm(7), nn.Linear(7, 5)
+    ),
+    "normalisations": lambda: nn.Sequential(
+        nn.GroupNorm(1, 2),
+        nn.InstanceNorm2d(2),
+        LayerNorm2d(2),
+        nn.LayerNorm([2, 4, 4]),
+        nn.Flatten(),
+        nn.Linear(32, 5),
+    ),
+    "encoder": Encoder,
+}
+"""Networks for images [N, 2, 4, 4] by what they are made of."""
 
 
 def settled(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
-from untrojan.classifier.corrected import batch_norms
 from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.base import Task
@@ -20,7 +20,7 @@ from untrojan.data.images import image_hashes
 from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
-from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UsageError
 from untrojan.guard.check import check_target
 from untrojan.guard.files import AnyGuard, allowed
 from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
@@ -134,7 +134,7 @@ def repair(
     method, which BNA is compared with, gives a ``Replacement``; see ``tune``. settings, margin_share: of BNA; see
     ``SurrogateSettings`` and ``Guard``, 0 for the paper's inference rule.
     Raises InconclusiveError for an inconclusive report, UsageError for a clean one, GuardMismatchError for a report on
-    another classifier.
+    another classifier, UnsupportedError for a network that has nothing to correct.
     """
     settings, progress = settings or SurrogateSettings(), progress or Silent()
     _require_backdoor(report)
@@ -142,8 +142,6 @@ def repair(
         return tune(
             classifier, images, labels, method=method, options=options, report=report, seed=seed, progress=progress
         )
-    if not batch_norms(classifier.module):
-        raise UnsupportedError("this network has no BatchNorm with running statistics; the correction needs one")
     _require_scan_of(classifier, report)
     correction = made_from(CORRECTIONS, method, options)
     rows: list[dict[str, Tensor]] = []
@@ -151,6 +149,7 @@ def repair(
     own: dict[int, Tensor] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
+        require_sites(classifier, images)  # whether there is any, before the search for surrogates
         logits = classifier.predict(images)
         for target in report.targets:
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)

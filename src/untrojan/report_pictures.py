@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier, as_found
-from untrojan.classifier.corrected import CorrectedClassifier, batch_norms, captured
+from untrojan.classifier.corrected import CorrectedClassifier
+from untrojan.classifier.sites import captured, find_sites
 from untrojan.guard.guard import Guard
 from untrojan.records import ScanReport
 from untrojan.report.content import NeuronHistogram, TriggerPicture
@@ -52,12 +53,12 @@ def neuron_histogram(
     target: int | None = None,
     bins: int = 60,
 ) -> NeuronHistogram | None:
-    """The neuron of the last BatchNorm that the trigger shifts most: its values clean, triggered and corrected.
+    """The neuron of the last corrected layer that the trigger shifts most: its values clean, triggered and corrected.
 
-    images: [N, C, H, W] of the source classes; ``guard`` and ``target`` give the correction to show. None if the
-    network has no BatchNorm.
+    images: [N, C, H, W] of the source classes; ``guard`` and ``target`` give the correction to show. None if
+    the network has no layer to correct.
     """
-    layers = batch_norms(classifier.module)
+    layers = find_sites(classifier, images)
     if not layers:
         return None
     last = next(reversed(layers))

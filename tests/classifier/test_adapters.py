@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from untrojan.classifier import as_found, load_classifier
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import batch_norms
+from untrojan.classifier.corrected import CorrectedClassifier
+from untrojan.classifier.sites import batch_norms, find_sites
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.patch import PatchFamily
 from untrojan.errors import MissingExtraError, UsageError
@@ -64,6 +65,31 @@ def test_transformers(tmp_path: Path) -> None:
     assert batch_norms(classifier.module)
     with pytest.raises(UsageError, match=r"config\.json"):
         load_classifier(model=f"transformers:{tmp_path}/none", weights=None, builtins={})
+
+
+@needs("transformers")
+def test_a_vision_transformer_of_transformers_can_be_corrected(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        image_size=16,
+        patch_size=8,
+        num_labels=5,
+        architectures=["ViTForImageClassification"],
+    )
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    classifier = load_classifier(model=f"transformers:{tmp_path}", weights=None, builtins={})
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    layers = find_sites(classifier, images)
+    kinds = [type(layer).__name__ for layer in layers.values()]
+    assert kinds == ["Conv2d", "LayerNorm", *["Linear"] * 4, "LayerNorm", "Linear", "LayerNorm"]
+    corrected = CorrectedClassifier(classifier, 2, layers)
+    with torch.no_grad():
+        assert torch.allclose(corrected(images, torch.tensor([0, 1, 0])), classifier(images), atol=1e-5)
 
 
 @needs("timm")

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oracles.correction import corrected_norm
-from tiny_networks import convolutional, flat, random_images, settled, shaken, tiny_classifier
+from oracles.correction import corrected_norm, corrected_output
+from tiny_networks import WITHOUT_BATCH_NORM, convolutional, flat, random_images, settled, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured, twin
+from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, sites_of, twin
 from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.sites import batch_norms, captured, find_sites, neuron_axis
 from untrojan.errors import CheckpointError, UnsupportedError
 
 NETWORKS = {
@@ -79,6 +80,67 @@ def test_every_layer_answers_what_the_definition_says(name: str) -> None:
     for key, norm in norms.items():
         theta = {p: corrected.theta()[f"{key}|{p}"][0] for p in PARAMETERS}
         assert torch.allclose(outputs[key], corrected_norm(inputs[key], norm, theta), rtol=1e-4, atol=1e-5)
+
+
+def without(name: str, count: int = 1) -> tuple[Classifier, CorrectedClassifier]:
+    """A classifier without BatchNorm, and its twin with a Theta that is not the initial one."""
+    classifier = Classifier(settled(WITHOUT_BATCH_NORM[name]()), mean=[0.4], std=[0.3])
+    corrected = CorrectedClassifier(classifier, count, find_sites(classifier, random_images(1)))
+    corrected.load_theta(shaken(corrected.theta()))
+    return classifier, corrected
+
+
+@pytest.mark.parametrize("name", WITHOUT_BATCH_NORM)
+def test_without_batch_norms_mean_0_and_std_1_change_nothing(name: str) -> None:
+    classifier, images = Classifier(settled(WITHOUT_BATCH_NORM[name]())), random_images(9)
+    corrected, wanted = CorrectedClassifier(classifier, 2, find_sites(classifier, images)), classifier(images)
+    assert wanted.std() > 0.01
+    assert torch.allclose(corrected(images), wanted, atol=1e-6)
+    assert torch.allclose(corrected(images, torch.arange(9) % 2), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WITHOUT_BATCH_NORM)
+@pytest.mark.parametrize("grad", [True, False])
+def test_without_batch_norms_h_comes_after_the_layer(name: str, grad: bool) -> None:
+    """With and without gradients: PyTorch's encoder layer must not take its fast path around h."""
+    classifier, corrected = without(name, 3)
+    images, rows = random_images(6), torch.tensor([0, 2, 1, 1, 2, 0])
+    raw: dict[str, Tensor] = {}
+    for key in corrected.layers:
+        layer = corrected.classifier.module.get_submodule(key)
+        # Before h, which is the first hook of its layer.
+        layer.register_forward_hook(
+            lambda layer, _, output, key=key: raw.update({key: output.movedim(neuron_axis(layer, output), 1)})
+        )
+        layer._forward_hooks.move_to_end(next(iter(layer._forward_hooks)))
+    with captured(corrected.layers) as outputs, torch.set_grad_enabled(grad):
+        logits = corrected(images, rows)
+    for key in corrected.layers:
+        for row in range(3):
+            theta = {p: corrected.theta()[f"{key}|{p}"][row] for p in PARAMETERS}
+            wanted = corrected_output(raw[key][rows == row].detach(), theta)
+            assert torch.allclose(outputs[key][rows == row], wanted, atol=1e-5)
+    assert not torch.allclose(logits, classifier(images), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", WITHOUT_BATCH_NORM)
+def test_without_batch_norms_each_sample_uses_its_own_row(name: str) -> None:
+    classifier, several = without(name, 3)
+    images, rows = random_images(7), torch.tensor([0, 2, 1, 1, 2, 0, 2])
+    for row in range(3):
+        alone = CorrectedClassifier(classifier, 1, several.layers)
+        alone.load_theta({key: value[row : row + 1] for key, value in several.theta().items()})
+        with torch.no_grad():
+            assert torch.allclose(several(images, rows)[rows == row], alone(images[rows == row]), atol=1e-5)
+
+
+def test_a_theta_names_the_sites_of_a_network_without_batch_norms() -> None:
+    classifier, corrected = without("encoder")
+    assert sites_of(classifier, corrected.theta()) == list(corrected.layers)
+    assert sites_of(tiny_classifier(), corrected.theta()) == ["1", "3.1", "6"]
+    for name in ("layer.linear3|mean", "layer|mean", "mean"):
+        with pytest.raises(CheckpointError, match="here: its layers are not those of this classifier"):
+            sites_of(classifier, {name: torch.zeros(1, 8)}, "here")
 
 
 @torch.no_grad()
@@ -218,11 +280,6 @@ def test_a_network_without_batch_normalisation(name: str) -> None:
         CorrectedClassifier(Classifier(module))
 
 
-def test_which_layers_are_found() -> None:
-    module = nn.Sequential(convolutional(), nn.BatchNorm1d(5, track_running_stats=False), nn.LayerNorm(5))
-    assert list(batch_norms(module)) == ["0.1", "0.3.1", "0.6"]
-
-
 def test_theta_is_given_back_and_copied() -> None:
     corrected = CorrectedClassifier(tiny_classifier(), 2)
     theta = shaken(corrected.theta())
@@ -253,10 +310,3 @@ def test_theta_of_another_network() -> None:
             corrected.load_theta(other)
     with pytest.raises(CheckpointError, match="here: 1 high holds NaN"):
         corrected.load_theta(theta | {"1|high": torch.full((1, 4), torch.nan)}, "here")
-
-
-def test_captured_leaves_no_hook_after_an_error() -> None:
-    layers = batch_norms(tiny_classifier().module)
-    with pytest.raises(ValueError, match="stop"), captured(layers):
-        raise ValueError("stop")
-    assert not any(layer._forward_hooks for layer in layers.values())

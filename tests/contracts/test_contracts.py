@@ -190,6 +190,7 @@ def task(device: str) -> Task:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("folded", [False, True], ids=["batch norm", "without"])
 @pytest.mark.parametrize("name", CORRECTIONS)
 class TestCorrections:
     def fit(self, name, device, classifier, progress=None) -> dict[str, Tensor]:
@@ -198,28 +199,28 @@ class TestCorrections:
                 classifier, task(device), generator=torch.Generator().manual_seed(1), progress=progress or Silent()
             )
 
-    def test_the_table_names_it_by_its_own_name(self, name, device):
+    def test_the_table_names_it_by_its_own_name(self, name, device, folded):
         assert CORRECTIONS[name].name == name
 
-    def test_same_seed_same_theta(self, name, device):
-        first = self.fit(name, device, planted_classifier().to(device))
-        second = self.fit(name, device, planted_classifier().to(device))
+    def test_same_seed_same_theta(self, name, device, folded):
+        first = self.fit(name, device, planted_classifier(folded=folded).to(device))
+        second = self.fit(name, device, planted_classifier(folded=folded).to(device))
         assert all(torch.allclose(first[k], second[k], atol=1e-6 if device == "cpu" else 1e-2) for k in first)
 
-    def test_the_victim_is_as_found(self, name, device):
-        classifier = planted_classifier().to(device).train()
+    def test_the_victim_is_as_found(self, name, device, folded):
+        classifier = planted_classifier(folded=folded).to(device).train()
         before = Fingerprint(classifier)
         self.fit(name, device, classifier)
         assert before.same_as(Fingerprint(classifier))
 
-    def test_the_victim_is_as_found_after_an_interruption(self, name, device):
-        classifier = planted_classifier().to(device)
+    def test_the_victim_is_as_found_after_an_interruption(self, name, device, folded):
+        classifier = planted_classifier(folded=folded).to(device)
         before = Fingerprint(classifier)
         with pytest.raises(KeyboardInterrupt):
             self.fit(name, device, classifier, Interrupting())
         assert before.same_as(Fingerprint(classifier))
 
-    def test_nonsense_is_refused(self, name, device):
+    def test_nonsense_is_refused(self, name, device, folded):
         with pytest.raises(UsageError):
             CORRECTIONS[name](steps=0)
 

@@ -8,6 +8,7 @@ import torch
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import BNA, Task
+from untrojan.correction.bna import thinned
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.errors import UsageError
 from untrojan.progress import Silent
@@ -50,6 +51,15 @@ def test_epochs_take_the_place_of_steps():
     method.fit(planted_classifier(), task, generator=torch.Generator().manual_seed(0), progress=Seen())
     assert shown == [2 * 3]
     assert len(task.sources) == 48
+
+
+def test_thinned_takes_every_kth_place_from_a_corner():
+    maps, tokens = torch.arange(96).view(1, 1, 8, 12), torch.arange(21).view(1, 1, 21)
+    assert thinned(maps, 4, (0.6, 0.9)).flatten().tolist() == [r * 12 + c for r in (1, 3, 5, 7) for c in (2, 5, 8, 11)]
+    assert thinned(tokens, 2, (0.5, 0.9)).flatten().tolist() == [2, 7, 12, 17]
+    for values in (maps, tokens, torch.rand(3, 4)):
+        for grid, corner in ((0, (0.5, 0.5)), (2, None), (12, (0.9, 0.9))):
+            assert torch.equal(thinned(values, grid, corner), values)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"epochs": 0}, {"batch_size": 1}, {"magnitude": 0.5}])

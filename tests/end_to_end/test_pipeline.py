@@ -17,6 +17,7 @@ from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.progress import Silent
+from untrojan.report_pictures import neuron_histogram
 
 QUICK = ScanSettings(
     targets=Budget(steps=120, images=16, level=0.75),
@@ -69,6 +70,28 @@ def test_the_guard_gives_the_true_classes_back(found, tmp_path):
     assert torch.equal(guard(stamped).labels, again(stamped).labels)
     with pytest.raises(GuardMismatchError):
         untrojan.load_guard(tmp_path, planted_classifier(strength=29.0))
+
+
+def test_without_a_batch_norm_too(found, tmp_path):
+    """The same answers, so the same scan; the correction acts after the layer that the BatchNorm was folded into."""
+    _, images, labels, report = found
+    classifier = planted_classifier(folded=True)
+    own = report.model_copy(update={"victim": report.victim.model_copy(update={"sha256": classifier.sha256()})})
+    guard = untrojan.repair(classifier, images, labels, own.with_triggers(report.triggers), options={"steps": 80})
+    fresh, truth = planted_images(seed=9)
+    setting = untrojan.Setting.parse("a2o:3")
+    result = untrojan.evaluate(classifier, fresh, truth, guard=guard, trigger=planted_trigger(), setting=setting)
+    assert result.before.asr.value == 1.0
+    assert result.after.asr.value <= 0.05
+    assert result.after.sia.value >= 0.95
+    assert result.after.acc.value >= 0.95
+    untrojan.save_guard(tmp_path, guard)
+    again = untrojan.load_guard(tmp_path, classifier)
+    assert list(again.corrected.layers) == ["read"]
+    shown = neuron_histogram(classifier, fresh[truth != 3], planted_trigger(), guard=guard, target=3)
+    assert (shown.layer, shown.channel, len(shown.corrected)) == ("read", 5, 60)
+    stamped = planted_trigger().stamp(fresh.float() / 255)
+    assert torch.equal(guard(stamped).labels, again(stamped).labels)
 
 
 def test_a_scan_repeats(found):
@@ -149,8 +172,9 @@ def test_what_scan_and_repair_refuse(found):
     with pytest.raises(UsageError, match="bna"):
         untrojan.repair(classifier, images, labels, report, method="magic")
     plain = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)))
-    with pytest.raises(UnsupportedError, match="BatchNorm"):
-        untrojan.repair(plain, images, labels, report)
+    own = report.model_copy(update={"victim": report.victim.model_copy(update={"sha256": plain.sha256()})})
+    with pytest.raises(UnsupportedError, match="no layer to correct"):
+        untrojan.repair(plain, images, labels, own)
 
 
 def test_few_sources_limit_the_answers(found):

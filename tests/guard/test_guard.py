@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 import shutil
 import warnings
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from oracles.correction import decide
-from tiny_networks import flat, random_images, settled, shaken, tiny_classifier
+from tiny_networks import WITHOUT_BATCH_NORM, flat, random_images, settled, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
+from untrojan.classifier.sites import find_sites
 from untrojan.errors import CheckpointError, ShapeError, UnsupportedError, UsageError
 from untrojan.guard import Decision, Guard
 from untrojan.guard.guard import usual_margin
@@ -212,6 +214,36 @@ def test_a_compiled_graph_decides_the_same() -> None:
     assert same(compiled(images), guard(images))
     assert guard(images).triggered.any()
     torch.compiler.reset()
+
+
+def guard_without_batch_norms(name: str) -> Guard:
+    classifier = Classifier(settled(WITHOUT_BATCH_NORM[name]()), mean=[0.5], std=[0.3])
+    theta = CorrectedClassifier(classifier, 3, find_sites(classifier, IMAGES)).theta()
+    return Guard(classifier, (0, 2, 4), shaken(theta, 1))
+
+
+@pytest.mark.parametrize("name", WITHOUT_BATCH_NORM)
+def test_without_batch_norms_state_copy_move_graph_and_program_decide_the_same(name: str) -> None:
+    guard, images = guard_without_batch_norms(name), IMAGES / 255
+    wanted = guard(images)
+    assert wanted.triggered.any()
+    other = guard_without_batch_norms(name)
+    other.corrected.load_theta({key: value * 0 for key, value in guard.corrected.theta().items()})
+    assert not same(other(images), wanted)
+    other.load_state_dict(guard.state_dict())
+    copied = copy.deepcopy(guard)
+    for layer in guard.corrected.layers.values():
+        layer.mean += 1e3
+    assert same(other(images), wanted)
+    assert same(copied.to("cpu")(images), wanted)
+    assert not same(guard(images), wanted)
+    compiled = torch.compile(other, backend="eager", fullgraph=True)
+    assert same(compiled(images), wanted)
+    torch.compiler.reset()
+    count = torch.export.Dim("count", min=2)
+    program = torch.export.export(other, (images,), dynamic_shapes=({0: count},), strict=False).module()
+    for piece in (images, images[:7]):
+        assert same(Decision(*program(piece)), other(piece))
 
 
 @pytest.mark.slow

@@ -33,6 +33,11 @@ def corrected_norm(x: Tensor, norm: nn.Module, theta: Mapping[str, Tensor]) -> T
     return result
 
 
+def corrected_output(z: Tensor, theta: Mapping[str, Tensor]) -> Tensor:
+    """h without a BatchNorm, on z [N, C, ...] under a layer's Theta, each entry [C]."""
+    return corrected_norm(z, nn.BatchNorm1d(z.shape[1], affine=False), theta)
+
+
 def decide(
     image: Tensor, victim: Callable[[Tensor], Tensor], corrected: Mapping[int, Callable[[Tensor], Tensor]]
 ) -> tuple[int, bool, int, float]:

@@ -1,21 +1,22 @@
-"""A second view of a network: the same tensors, with each batch normalisation replaced by one that can be corrected.
+"""A second view of a network: the same tensors, with activations that can be corrected.
 
 The transformation of a neuron's activation (BNA, Eq. 4) is h(z) = max(min((z - mu) / sigma, omega), upsilon). Where a
 BatchNorm follows the neuron, mu and sigma take the place of its running mean and standard deviation, and the clip acts
-on its output. The network itself is never changed.
+on its output. In a network without one, h comes after some of its layers (see ``find_sites``), from mu = 0 and sigma =
+1. The network itself is never changed.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from untrojan.classifier.classifier import Classifier
+from untrojan.classifier.sites import batch_norms, neuron_axis, neurons
 from untrojan.errors import CheckpointError, UnsupportedError
 
 PARAMETERS = ("mean", "log_std", "low", "high")
@@ -28,12 +29,11 @@ class Rows:
         self.index: Tensor | None = None
 
 
-class CorrectedBatchNorm(nn.Module):
-    """A BatchNorm in evaluation mode with R alternative sets of mean, std and output bounds.
+class CorrectedActivation(nn.Module):
+    """h for C neurons, with R alternative sets of mean, std and bounds.
 
     All four are [R, C]: ``mean`` and ``log_std`` in the units of the input, ``low`` and ``high`` in those of the
-    output, after gamma and beta. They start as the layer's own statistics and without bounds. Buffers, not
-    parameters: whoever wants to learn them asks for their gradient.
+    output. They start without bounds. Buffers, not parameters: whoever wants to learn them asks for their gradient.
     """
 
     mean: Tensor
@@ -41,52 +41,95 @@ class CorrectedBatchNorm(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, norm: _BatchNorm, rows: Rows, count: int):
+    def __init__(self, mean: Tensor, log_std: Tensor, rows: Rows, count: int):
         super().__init__()
-        if norm.running_mean is None or norm.running_var is None:
-            raise UnsupportedError("a BatchNorm without running statistics cannot be corrected")
-        self.norm, self.rows = norm, rows
-        mean = norm.running_mean.detach().float().repeat(count, 1)
-        log_std = (norm.running_var.detach().float() + norm.eps).log().div(2).repeat(count, 1)
+        self.rows = rows
+        mean, log_std = mean.repeat(count, 1), log_std.repeat(count, 1)
         self.register_buffer("mean", mean)
         self.register_buffer("log_std", log_std)
         self.register_buffer("low", torch.full_like(mean, -torch.inf))
         self.register_buffer("high", torch.full_like(mean, torch.inf))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] to the same."""
         index = self.rows.index
         row = slice(0, 1) if index is None else index
         scale, mean, low, high = torch.exp(-self.log_std[row]), self.mean[row], self.low[row], self.high[row]
-        if self.norm.weight is not None:
-            scale = scale * self.norm.weight
+        gamma, beta = self.affine()
+        if gamma is not None:
+            scale = scale * gamma
         offset = -mean * scale
-        if self.norm.bias is not None:
-            offset = offset + self.norm.bias
+        if beta is not None:
+            offset = offset + beta
         shape = (scale.shape[0], scale.shape[1]) + (1,) * (x.ndim - 2)
         y = x * scale.view(shape) + offset.view(shape)
         return torch.clamp(y, low.view(shape), high.view(shape))
+
+    def affine(self) -> tuple[Tensor | None, Tensor | None]:
+        """What stands between standardisation and clip: gamma and beta, each [C] or None."""
+        return None, None
+
+
+class CorrectedBatchNorm(CorrectedActivation):
+    """A BatchNorm in evaluation mode as h: mu and sigma start as its running statistics, the clip follows its gamma and
+    beta. It takes the place of the layer."""
+
+    def __init__(self, norm: _BatchNorm, rows: Rows, count: int):
+        if norm.running_mean is None or norm.running_var is None:
+            raise UnsupportedError("a BatchNorm without running statistics cannot be corrected")
+        log_std = (norm.running_var.detach().float() + norm.eps).log().div(2)
+        super().__init__(norm.running_mean.detach().float(), log_std, rows, count)
+        self.norm = norm
+
+    def affine(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.norm.weight, self.norm.bias
+
+
+class CorrectedOutput(CorrectedActivation):
+    """h after a layer, from mu = 0 and sigma = 1.
+
+    A hook, since not everything that uses a layer calls it: nn.TransformerEncoderLayer reads its layers' weights in its
+    fast path, which it does not take when one of them has a hook.
+    """
+
+    def __init__(self, layer: nn.Module, rows: Rows, count: int):
+        width, _ = neurons(layer) or (0, 1)
+        zero = torch.zeros(width, device=next((t.device for t in layer.parameters()), None))
+        super().__init__(zero, zero, rows, count)
+        layer.register_forward_hook(self._after)
+
+    def _after(self, layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        axis = neuron_axis(layer, output)
+        corrected: Tensor = self(output.movedim(axis, 1))
+        return corrected.movedim(1, axis)
 
 
 class CorrectedClassifier(nn.Module):
     """A classifier's twin g(. | Theta): it shares every tensor of ``classifier`` and adds ``count`` rows of Theta.
 
-    Raises UnsupportedError if the network has no BatchNorm with running statistics.
+    sites: names of the layers to correct, as from ``find_sites``; by default every BatchNorm with running statistics.
+    Raises UnsupportedError if there is none.
     """
 
-    def __init__(self, classifier: Classifier, count: int = 1):
+    def __init__(self, classifier: Classifier, count: int = 1, sites: Iterable[str] | None = None):
         super().__init__()
         self.classifier = twin(classifier)
         self.rows = Rows()
-        self.layers: dict[str, CorrectedBatchNorm] = {}
-        for name, norm in batch_norms(self.classifier.module).items():
-            parent, _, attribute = name.rpartition(".")
-            layer = CorrectedBatchNorm(norm, self.rows, count)
-            setattr(self.classifier.module.get_submodule(parent), attribute, layer)
-            self.layers[name] = layer
+        self.layers: dict[str, CorrectedActivation] = {}
+        module = self.classifier.module
+        for name in batch_norms(module) if sites is None else sites:
+            layer = module.get_submodule(name)
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+                parent, _, attribute = name.rpartition(".")
+                self.layers[name] = CorrectedBatchNorm(layer, self.rows, count)
+                setattr(module.get_submodule(parent), attribute, self.layers[name])
+            else:
+                self.layers[name] = CorrectedOutput(layer, self.rows, count)
         if not self.layers:
             raise UnsupportedError(
-                "this network has no BatchNorm layer with running statistics; the correction of this version needs one"
+                "this network has no BatchNorm layer with running statistics, and no other sites are given"
             )
+        self.outputs = nn.ModuleList(layer for layer in self.layers.values() if isinstance(layer, CorrectedOutput))
         self.eval()
 
     def forward(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -120,32 +163,20 @@ class CorrectedClassifier(nn.Module):
                 getattr(layer, p).copy_(value)
 
 
-def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers (1d, 2d, 3d) with running statistics, by name, in definition order."""
-    return {
-        name: layer
-        for name, layer in module.named_modules()
-        if name and isinstance(layer, _BatchNorm) and layer.running_mean is not None
-    }
+def sites_of(classifier: Classifier, theta: Mapping[str, Tensor], where: str = "guard") -> list[str]:
+    """Names of the layers that a Theta is for: the BatchNorms, or in a network without one those that it names.
 
-
-@contextmanager
-def captured(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Inside, the output of each layer in the last pass, by name; the hooks are gone afterwards."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs[name] = output
-
-        return hook
-
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    Raises CheckpointError if it names layers that cannot be corrected.
+    """
+    norms = batch_norms(classifier.module)
+    if norms:
+        return list(norms)
+    named = dict.fromkeys(key.rpartition("|")[0] for key in theta)
+    layers = dict(classifier.module.named_modules())
+    for name in named:
+        if name not in layers or neurons(layers[name]) is None:
+            raise CheckpointError(f"{where}: its layers are not those of this classifier")
+    return list(named)
 
 
 def twin(classifier: Classifier, *, own_parameters: bool = False) -> Classifier:

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import batch_norms
+from untrojan.classifier.sites import batch_norms
 from untrojan.correction.tuning import Lesson, Tuning
 from untrojan.errors import UnsupportedError, UsageError
 from untrojan.progress import Progress

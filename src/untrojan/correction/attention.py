@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import captured
+from untrojan.classifier.sites import captured
 from untrojan.errors import UnsupportedError
 
 STAGES = 3

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier, batch_norms, captured
+from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier
+from untrojan.classifier.sites import captured, require_sites
 from untrojan.correction.base import Correction, Task
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.histogram import Bins, soft_histogram
@@ -26,7 +27,8 @@ class BNA(Correction):
 
     Source: "Backdoor mitigation by correcting activation distribution alteration", Neurocomputing 614, 2025 (arXiv
     2308.09850), Sec. 4.2: mu, sigma and the clip of every neuron that a BatchNorm follows, jointly over all layers,
-    by Adam on the summed divergence between soft histograms.
+    by Adam on the summed divergence between soft histograms. In a network without BatchNorm, those of the layers that
+    ``find_sites`` names; their neurons are channels, or the features of tokens.
 
     epochs: passes over the source images; if given, it takes the place of ``steps``.
     pairing: compare with the clean histogram of the same images (less sampling noise) instead of all images.
@@ -87,10 +89,10 @@ class BNA(Correction):
         self, classifier: Classifier, task: Task, *, generator: torch.Generator, progress: Progress
     ) -> dict[str, Tensor]:
         steps = self.steps if self.epochs is None else self.epochs * -(-len(task.sources) // self.batch_size)
-        layers = batch_norms(classifier.module)
-        ranges = clean_range(classifier, torch.cat([task.sources, task.own]))
+        layers = require_sites(classifier, task.sources)
+        ranges = clean_range(classifier, layers, torch.cat([task.sources, task.own]))
         bins = {name: Bins.between(low, high, self.bin_width) for name, (low, high) in ranges.items()}
-        corrected = CorrectedClassifier(classifier)
+        corrected = CorrectedClassifier(classifier, sites=layers)
         start_clip(corrected, ranges)
         parameters = [getattr(layer, p) for layer in corrected.layers.values() for p in PARAMETERS]
         for parameter in parameters:
@@ -149,17 +151,24 @@ class BNA(Correction):
 
 
 def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
-    """Every k-th row and column of feature maps [N, C, H, W] larger than grid x grid, from a corner in [0, 1)²."""
-    if values.ndim != 4 or grid == 0 or corner is None:
+    """Every k-th row and column of feature maps [N, C, H, W] larger than grid x grid, from a corner in [0, 1)².
+
+    Of sequences [N, C, T] every k-th place, where there are more than grid x grid.
+    """
+    if values.ndim not in (3, 4) or grid == 0 or corner is None:
         return values
+    if values.ndim == 3:
+        places = max(1, values.shape[2] // grid**2)
+        return values[:, :, int(corner[0] * places) :: places]
     rows, columns = max(1, values.shape[2] // grid), max(1, values.shape[3] // grid)
     return values[:, :, int(corner[0] * rows) :: rows, int(corner[1] * columns) :: columns]
 
 
 @torch.no_grad()
-def clean_range(classifier: Classifier, images: Tensor, batch_size: int = 256) -> dict[str, tuple[Tensor, Tensor]]:
-    """Smallest and largest clean activation of every channel of every BatchNorm's output: layer to ([C], [C])."""
-    layers = batch_norms(classifier.module)
+def clean_range(
+    classifier: Classifier, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int = 256
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Smallest and largest clean activation of every neuron of these layers' outputs: layer to ([C], [C])."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with captured(layers) as outputs:
         for batch in images.split(batch_size):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import captured
+from untrojan.classifier.sites import captured
 from untrojan.correction.tuning import Lesson, Schedule, Tuning, train_student
 from untrojan.errors import UnsupportedError, UsageError
 from untrojan.progress import Progress

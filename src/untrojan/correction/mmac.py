@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
+from untrojan.classifier.sites import require_sites
 from untrojan.correction.bna import clean_range, start_clip
 from untrojan.correction.tuning import Lesson, Tuning
 from untrojan.errors import UsageError
@@ -22,7 +23,7 @@ class MMAC(Tuning):
     moved uphill for ``ascent`` steps before each step of the bounds. Lambda grows by ``factor`` while the accuracy on
     held-back images is at least ``share`` of the victim's, and shrinks otherwise; the bounds taken are those of the
     smallest margin that had it. The bounds lie at the output of each BatchNorm, before the ReLU, where a bound on a
-    positive activation is the same.
+    positive activation is the same; in a network without one where BNA's corrections are (``find_sites``).
     """
 
     name = "mmac"
@@ -54,8 +55,9 @@ class MMAC(Tuning):
         student.eval()
         for parameter in student.parameters():
             parameter.requires_grad_(False)
-        bounded = CorrectedClassifier(student)
-        start_clip(bounded, clean_range(student, lesson.images))
+        sites = require_sites(student, lesson.images)
+        bounded = CorrectedClassifier(student, sites=sites)
+        start_clip(bounded, clean_range(student, sites, lesson.images))
         for layer in bounded.layers.values():
             layer.low.fill_(-torch.inf)
         bounds = [layer.high.requires_grad_(True) for layer in bounded.layers.values()]

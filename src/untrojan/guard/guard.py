@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import CorrectedClassifier, twin
+from untrojan.classifier.corrected import CorrectedClassifier, sites_of, twin
 from untrojan.errors import UsageError
 from untrojan.records import GuardCard
 
@@ -79,7 +79,7 @@ class Guard(nn.Module):
         if not 0 <= margin_share < 1 or len(usual) != len(targets) or not all(map(math.isfinite, usual)):
             raise UsageError("margin_share is from 0 to less than 1, with one finite usual margin for each target")
         self.victim = twin(classifier, own_parameters=True)
-        self.corrected = CorrectedClassifier(self.victim, len(targets))
+        self.corrected = CorrectedClassifier(self.victim, len(targets), sites_of(self.victim, theta, where))
         self.corrected.load_theta(theta, where)
         self.register_buffer("targets", torch.tensor(list(targets), device=classifier.device))
         self.register_buffer("answers", None if answers is None else answers.to(classifier.device, torch.bool))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import CorrectedClassifier, independent, twin
+from untrojan.classifier.corrected import CorrectedClassifier, independent, sites_of, twin
 from untrojan.errors import CheckpointError, UsageError
 from untrojan.guard.guard import Decision
 from untrojan.records import GuardCard
@@ -51,7 +51,7 @@ class Replacement(nn.Module):
         self.changed = tuple(weights)
         self.repaired: Classifier | CorrectedClassifier = repaired.requires_grad_(False)
         if theta:
-            self.repaired = CorrectedClassifier(repaired)
+            self.repaired = CorrectedClassifier(repaired, sites=sites_of(repaired, theta, where))
             self.repaired.load_theta(theta, where)
         self.register_buffer("targets", torch.tensor(list(targets), dtype=torch.int64, device=classifier.device))
         self.card: GuardCard | None = None

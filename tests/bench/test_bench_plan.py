@@ -133,7 +133,7 @@ def test_a_table_mixes_nothing_that_was_varied(rest: str, told: str, victims: li
 def test_the_plan_that_the_documents_show_can_be_read() -> None:
     page = (ROOT / "docs" / "bench.md").read_text()
     plan = plan_of(page.partition("```toml\n")[2].partition("```")[0])
-    assert len([method_for(spec) for spec in every_method(plan)]) == 7
+    assert len([method_for(spec) for spec in every_method(plan)]) == 8
     assert len(every_setting(plan)) == 1
 
 

@@ -19,11 +19,14 @@ from untrojan.bench.plan import MethodSpec
 from untrojan.classifier import Classifier
 from untrojan.correction import BNA, CORRECTIONS, TUNINGS
 from untrojan.detection.surrogates import SurrogateSettings
-from untrojan.errors import UsageError
-from untrojan.guard import MARGIN_SHARE, AnyGuard, Strip
+from untrojan.errors import DataError, UsageError
+from untrojan.guard import MARGIN_SHARE, AnyGuard, Guard, Replacement, Strip
 from untrojan.keywords import checked
 from untrojan.pipeline import repair, settings_of, tune
 from untrojan.records import Cost, ScanReport
+
+ALONE = "-alone"
+"""After the name of a correction: without the inference rule."""
 
 Shield = AnyGuard | Strip
 """What ``evaluate`` can measure."""
@@ -124,6 +127,22 @@ class Corrected(Method):
 
 
 @dataclass(frozen=True)
+class WithoutRule(Corrected):
+    """The same correction without the inference rule: the corrected network answers for every image (the paper's
+    Challenge 1). Only where there is one target, and so one corrected network."""
+
+    def resolved(self) -> dict[str, Any]:
+        return super().resolved() | {"rule": "none"}
+
+    def guard(self, given: Given) -> tuple[Shield | None, Cost | None]:
+        made, cost = super().guard(given)
+        if not isinstance(made, Guard) or len(made.targets) != 1:
+            raise DataError(f"{self.name}{ALONE} is for one target class, and the scan found several")
+        theta = made.corrected.theta()
+        return Replacement(given.classifier, made.targets.tolist(), {}, theta), cost
+
+
+@dataclass(frozen=True)
 class Tuned(Method):
     """A tuning method of ``TUNINGS`` through ``untrojan.pipeline.tune``; only one that unlearns the scan's trigger
     needs its verdict."""
@@ -153,12 +172,12 @@ class Tuned(Method):
 
 def method_names() -> tuple[str, ...]:
     """Every name that ``method_for`` takes."""
-    return ("none", "strip", *CORRECTIONS, *TUNINGS)
+    return ("none", "strip", *CORRECTIONS, *(f"{name}{ALONE}" for name in CORRECTIONS), *TUNINGS)
 
 
 def method_for(spec: MethodSpec) -> Method:
     """The method that a plan names, with its options checked; raises UsageError."""
-    if spec.name in CORRECTIONS:
+    if spec.name.removesuffix(ALONE) in CORRECTIONS:
         return _corrected(spec)
     if spec.name not in method_names():
         raise UsageError(f"method '{spec.name}' is not one of {', '.join(method_names())}")
@@ -175,7 +194,8 @@ def method_for(spec: MethodSpec) -> Method:
 
 
 def _corrected(spec: MethodSpec) -> Corrected:
-    kind, where, paper = CORRECTIONS[spec.name], f"method {spec.name}", spec.recipe == "paper"
+    name = spec.name.removesuffix(ALONE)
+    kind, where, paper = CORRECTIONS[name], f"method {spec.name}", spec.recipe == "paper"
     if paper and kind is not BNA:
         raise UsageError(f"{where} has no recipe 'paper'; leave it out")
     options = checked(kind.__init__, spec.options, where)
@@ -183,8 +203,8 @@ def _corrected(spec: MethodSpec) -> Corrected:
     margin = spec.margin_share if spec.margin_share is not None else 0.0 if paper else MARGIN_SHARE
     if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < 1:
         raise UsageError(f"{where}: margin_share is from 0 to less than 1, got {margin!r}")
-    made = Corrected(
-        name=spec.name,
+    made = (Corrected if name == spec.name else WithoutRule)(
+        name=name,
         options={**(BNA.paper() if paper else {}), **options},
         surrogates=dataclasses.replace(SurrogateSettings.paper() if paper else SurrogateSettings(), **surrogates),
         margin_share=float(margin),

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from page import put
 from record import write_record
 from torch import Tensor
 
@@ -44,6 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MEASURES = [f"src/untrojan/{name}.py" for name in ("correction/bna", "correction/histogram", "classifier/corrected")]
 EPOCHS, BATCH, RATE, WIDTH, TAU = 10, 32, 0.01, 0.1, 150.0
 IMAGES = 500
+BEGIN, END = "<!-- channelwise: benchmarks/channelwise.py -->", "<!-- end of channelwise -->"
 
 
 def channel_by_channel(classifier: Classifier, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
@@ -129,6 +132,18 @@ def rows(member: Member, seed: int) -> list[dict[str, Any]]:
     return made
 
 
+def table(found: list[dict[str, Any]]) -> str:
+    """A line for each scheme: means over victims."""
+    made = ["| scheme | victims | ACC | ASR | SIA | seconds | images forward + backward |", "|---" * 7 + "|"]
+    for scheme in dict.fromkeys(one["scheme"] for one in found):
+        own = [one for one in found if one["scheme"] == scheme]
+        rates = (statistics.mean(100 * one["rates"]["after"][n]["value"] for one in own) for n in ("acc", "asr", "sia"))
+        shown = " | ".join(f"{rate:.1f}" for rate in rates)
+        seconds, images = (statistics.mean(one[n] for one in own) for n in ("seconds", "images"))
+        made.append(f"| {scheme} | {len(own)} | {shown} | {seconds:,.0f} | {images:,.0f} |")
+    return "\n".join(made)
+
+
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,12 +153,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", required=True, help="patterns of names")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path)
     given = parser.parse_args()
     found = [
         row for member in selected(given.zoo, given.plan, given.half, given.only) for row in rows(member, given.seed)
     ]
     results = {"epochs": EPOCHS, "victims": found}
     write_record(given.out, name=given.out.stem, script=__file__, seed=given.seed, results=results, measures=MEASURES)
+    if given.page:
+        put(given.page, BEGIN, END, table(found))
 
 
 if __name__ == "__main__":

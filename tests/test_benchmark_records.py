@@ -204,26 +204,53 @@ def test_a_record_of_the_theorem_holds_simulations_that_agree() -> None:
         assert row["sia"][-1] == pytest.approx(1 - row["asr"])
 
 
-def test_the_table_of_repairs_tells_what_got_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = script("repairs", monkeypatch)["table"]
+def cell_rows() -> list[dict[str, Any]]:
+    """Rows as of a record of methods: a victim with a guard, and one in which nothing was found."""
 
     def rates(**values: float) -> dict[str, Any]:
         return {name: {"value": value, "low": 0.0, "high": 1.0} for name, value in values.items()}
 
     before = rates(acc=0.9, asr=1.0, asr_floor=0.01, sia=0.0, sia_ceiling=0.89)
     after = rates(acc=0.899, asr=0.02, sia=0.85, tpr_of_successful=0.98, fpr=0.05)
-    repaired = {
-        "name": "v",
-        "verdict": "backdoor",
-        "targets": [9],
-        "repair": {"seconds": 61.4, "images_forward_backward": 150_000},
-        "guard": {"before": before, "after": after},
-        "strip": {"after": after | {"fpr": None}},
-    }
-    lines = table([repaired, {"name": "w", "verdict": "clean", "targets": []}]).splitlines()
-    expected = ["v", "9", "90.0 → 89.9", "100.0 → 2.0 (1.0)", "0.0 → 85.0 (89.0)", "98.0, 5.0", "98.0, –", "150,000"]
+    about = {"victim": "c/v", "targets": [9], "guarded": True}
+    return [
+        about | {"method": "none", "rates": before | {"before": before}},
+        about | {"method": "bna", "rates": after | {"before": before}},
+        about | {"method": "strip", "rates": after | {"before": before, "fpr": None}},
+        about | {"victim": "c/w", "method": "bna", "targets": [], "guarded": False, "rates": {"before": before}},
+    ]
+
+
+def test_the_table_of_guards_tells_what_got_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = script("methods", monkeypatch)["guards"](cell_rows()).splitlines()
+    expected = ["c/v", "9", "90.0 → 89.9", "100.0 → 2.0 (1.0)", "0.0 → 85.0 (89.0)", "98.0, 5.0", "98.0, –"]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == expected
-    assert lines[3].startswith("| w | clean | –")
+    assert lines[3].startswith("| c/w | none | –")
+
+
+def test_the_table_of_methods_has_a_line_for_each_and_what_bounds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = script("methods", monkeypatch)["table"](cell_rows()).splitlines()
+    assert lines[0] == "| method | v | w |"
+    assert lines[2:] == [
+        "| none | 90.0, 100.0, 0.0 | – |",
+        "| bna | 89.9, 2.0, 85.0 | –, –, – |",
+        "| strip | 89.9, 2.0, 85.0 | – |",
+        "| *floor of ASR, ceiling of SIA* | 1.0, 89.0 | 1.0, 89.0 |",
+    ]
+
+
+def test_cells_become_rows_with_the_victims_rates_beside_those_behind_the_method(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    methods = script("methods", monkeypatch)
+    cell = methods["CellRecord"](
+        key="k", status="done", victim="v", method="bna", seed=0, settings={}, guarded=True,
+        options={"margin_share": 0.0, "correction": {"epochs": 30}},
+    )  # fmt: skip
+    made = methods["row"](cell)
+    assert made["method"] == "bna (paper)"
+    assert made["rates"] == {}
+    assert made["images"] is None
 
 
 def test_the_overhead_is_measured_for_every_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,20 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
     assert made["tables"]()
 
 
-@pytest.mark.parametrize(("name", "page"), [("shifts", "theory"), ("repairs", "repair")])
-def test_a_table_is_made_from_its_record(name: str, page: str, script: Callable[[str], dict[str, Any]]) -> None:
-    rows = json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text())["results"]["victims"]
-    assert script(name)["table"](rows) in (ROOT / "docs" / f"{page}.md").read_text(), f"run {name}.py --page"
+@pytest.mark.parametrize(
+    ("name", "key", "table", "page"),
+    [
+        ("shifts", "victims", "table", "theory"),
+        ("methods", "cells", "table", "paper"),
+        ("methods", "cells", "guards", "repair"),
+        ("channelwise", "victims", "table", "paper"),
+    ],
+)
+def test_a_table_is_made_from_its_record(
+    name: str, key: str, table: str, page: str, script: Callable[[str], dict[str, Any]]
+) -> None:
+    rows = json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text())["results"][key]
+    assert script(name)[table](rows) in (ROOT / "docs" / f"{page}.md").read_text(), f"run benchmarks/{name}.py"
 
 
 def test_what_stands_between_two_marks_is_replaced(tmp_path: Path, script: Callable[[str], dict[str, Any]]) -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import independent
-from untrojan.correction.attention import attention, looking, stages
-from untrojan.correction.tuning import Lesson, Schedule, Tuning, train_student
+from untrojan.correction.attention import attention
+from untrojan.correction.distillation import Distillation
 from untrojan.errors import UsageError
-from untrojan.progress import Progress
 
 
-class ARGD(Tuning):
+class ARGD(Distillation):
     """A graph for each image: the stages' attention maps are its nodes, their distances its edges.
 
-    The student, the victim again, is taught the graph of the teacher, the victim fine-tuned: three squared distances
-    are added to the cross-entropy, of the nodes, of the edges and of the graphs' embeddings. The paper embeds a graph
-    by a learned layer; here it is the mean of the nodes on one grid, which has nothing to learn. It chooses nothing.
+    Three squared distances of the student's graph from the teacher's are added to the cross-entropy: of the nodes, of
+    the edges and of the graphs' embeddings. The paper embeds a graph by a learned layer; here it is the mean of the
+    nodes on one grid, which has nothing to learn. It chooses nothing.
     """
 
     name = "argd"
@@ -39,50 +36,32 @@ class ARGD(Tuning):
         power: float = 2.0,
         shift: int = 4,
     ):
+        super().__init__(
+            teacher_epochs=teacher_epochs,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            shift=shift,
+        )
         if min(node, edge, embedding) < 0 or not power > 0:
             raise UsageError("argd: the weights node, edge and embedding are >= 0, and power > 0")
         self.node, self.edge, self.embedding, self.power = node, edge, embedding, power
-        self.teaching = Schedule(epochs=teacher_epochs, batch_size=batch_size, learning_rate=learning_rate, shift=shift)
-        self.schedule = Schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, shift=shift)
 
-    def tune(
-        self, student: Classifier, victim: Classifier, lesson: Lesson, *, generator: torch.Generator, progress: Progress
-    ) -> dict[str, Tensor] | None:
-        names = stages(victim, lesson.images)
-        teacher = independent(victim)
-        train_student(
-            teacher, lesson, self.teaching, generator=generator, progress=progress, description="training the teacher"
+    def distance(self, seen: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        nodes, goals = ([as_map(features, self.power) for features in side] for side in (seen, wanted))
+        apart = torch.stack([(a - b).pow(2).mean() for a, b in zip(nodes, goals, strict=True)]).sum()
+        (edges, centre), (right_edges, right_centre) = relations(nodes), relations(goals)
+        return (
+            self.node * apart
+            + self.edge * (edges - right_edges).pow(2).mean()
+            + self.embedding * (centre - right_centre).pow(2).mean()
         )
-        with looking(student, names) as seen, looking(teacher, names) as shown:
 
-            def loss(images: Tensor, labels: Tensor) -> Tensor:
-                with torch.no_grad():
-                    teacher(images)
-                value = functional.cross_entropy(student(images), labels)
-                nodes, wanted = self._nodes(seen, names), self._nodes(shown, names)
-                value = value + self.node * sum(
-                    ((a - b.detach()).pow(2).mean() for a, b in zip(nodes, wanted, strict=True)), value.new_zeros(())
-                )
-                (edges, centre), (right_edges, right_centre) = relations(nodes), relations(wanted)
-                value = value + self.edge * (edges - right_edges.detach()).pow(2).mean()
-                return value + self.embedding * (centre - right_centre.detach()).pow(2).mean()
 
-            train_student(
-                student,
-                lesson,
-                self.schedule,
-                generator=generator,
-                progress=progress,
-                description="distilling attention graphs",
-                loss=loss,
-            )
-        return None
-
-    def _nodes(self, features: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
-        """Each stage's attention as a map of length 1: float [N, 1, H, W]."""
-        shapes = [features[name].shape for name in names]
-        flat = [attention(features[name], self.power) for name in names]
-        return [f.view(s[0], 1, s[2], s[3]) for f, s in zip(flat, shapes, strict=True)]
+def as_map(features: Tensor, power: float) -> Tensor:
+    """A stage's attention as a map of length 1: [N, C, H, W] to [N, 1, H, W]."""
+    count, _, height, width = features.shape
+    return attention(features, power).view(count, 1, height, width)
 
 
 def relations(nodes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from untrojan.attacks import ATTACKS
+from untrojan.correction import TUNINGS
 from untrojan.victims.plan import read_plan
 from untrojan.victims.recipe import Recipe
 
@@ -82,3 +83,8 @@ def test_what_stands_between_two_marks_is_replaced(tmp_path: Path, script: Calla
     with pytest.raises(ValueError, match="lacks the marks"):
         put(page, "<a>", "<b>", "new")
     assert page.read_text() == "before\n<a>\nold\n"
+
+
+def test_every_method_that_can_repair_is_explained() -> None:
+    page = (ROOT / "docs" / "repair.md").read_text()
+    assert all(f"| `{name}` |" in page for name in TUNINGS)

@@ -29,7 +29,7 @@ class ARGD(Distillation):
         teacher_epochs: int = 10,
         epochs: int = 10,
         batch_size: int = 64,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.02,
         node: float = 1000.0,
         edge: float = 1.0,
         embedding: float = 1000.0,

@@ -27,7 +27,7 @@ class NAD(Distillation):
         teacher_epochs: int = 10,
         epochs: int = 10,
         batch_size: int = 64,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.02,
         betas: Sequence[float] = (500.0, 1000.0, 1000.0),
         power: float = 2.0,
         shift: int = 4,

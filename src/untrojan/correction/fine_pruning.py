@@ -25,9 +25,9 @@ class FinePruning(Tuning):
         self,
         *,
         tolerance: float = 0.04,
-        epochs: int = 100,
+        epochs: int = 50,
         batch_size: int = 64,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.03,
         shift: int = 4,
     ):
         if not 0 <= tolerance < 1:

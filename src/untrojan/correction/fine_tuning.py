@@ -11,14 +11,14 @@ from untrojan.progress import Progress
 
 
 class FineTuning(Tuning):
-    """Every weight, with BackdoorBench's settings: SGD at 0.01 under a cosine, 100 epochs; it chooses nothing.
+    """Every weight, by SGD under a cosine; it chooses nothing. The baseline of the others, and a part of most of them.
 
-    The baseline of the others, and a part of most of them.
+    BackdoorBench has 0.01 and 100 epochs; at 0.01 a BadNet of the calibration half kept an ASR of 41 % after 30.
     """
 
     name = "ft"
 
-    def __init__(self, *, epochs: int = 100, batch_size: int = 64, learning_rate: float = 0.01, shift: int = 4):
+    def __init__(self, *, epochs: int = 50, batch_size: int = 64, learning_rate: float = 0.03, shift: int = 4):
         self.schedule = Schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, shift=shift)
 
     def tune(

@@ -184,7 +184,7 @@ def test_the_planted_trigger_is_unlearnt_when_it_is_shown(name):
     classifier = planted_classifier()
     trigger = planted_trigger()
     with as_found(classifier):
-        made = TUNINGS[name](epochs=20, shift=0).fit(
+        made = TUNINGS[name](epochs=20, learning_rate=0.01, shift=0).fit(
             classifier, images, labels, triggers={3: trigger}, generator=generator(), progress=Silent()
         )
     repaired = independent(classifier)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scipy.stats import gumbel_r
 
 from oracles.histogram import dense_histogram
-from untrojan.correction.histogram import Bins
+from untrojan.correction.histogram import Bins, soft_histogram
 from untrojan.detection.null import NULL, TESTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -258,3 +258,10 @@ def test_the_overhead_is_measured_for_every_share(monkeypatch: pytest.MonkeyPatc
     assert [row["share"] for row in rows] == [0.0, 0.1, 1.0]
     assert [row["floor"] for row in rows] == [1.0, 1.1, 2.0]
     assert all(row["ratio"] > 0.5 for row in rows)
+
+
+def test_the_empirical_histogram_is_what_a_steep_soft_one_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    empirical = script("slope", monkeypatch)["empirical"]
+    values = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(0)).double()
+    bins = Bins.between(values.amin((0, 2)), values.amax((0, 2)), 0.3)
+    assert torch.allclose(empirical(values, bins), soft_histogram(values, bins, 1e7), atol=1e-6)

@@ -65,6 +65,7 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
         ("methods", "cells", "table", "paper"),
         ("methods", "cells", "guards", "repair"),
         ("channelwise", "victims", "table", "paper"),
+        ("slope", "rows", "table", "paper"),
     ],
 )
 def test_a_table_is_made_from_its_record(

@@ -2,8 +2,8 @@ r"""How near the soft histogram is to the empirical one, by its slope.
 
     python benchmarks/slope.py --zoo zoo --out RECORD [--page docs/paper.md]
 
-The paper sets tau = 150 "by line search to minimize the total variation" between the two. That distance is measured here
-for a range of tau and of bin widths, over every channel of a victim of the calibration half, on clean test images.
+The paper sets tau = 150 "by line search to minimize the total variation" between the two. That distance is measured
+here for a range of tau and of bin widths, over every channel of a victim of the calibration half, on clean test images.
 """
 
 from __future__ import annotations

@@ -177,8 +177,8 @@ def growth(victims: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     least = rows[0]
     made = [
-        "| classes | victim | verdict | images forward + backward | times as many | images forward | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| classes | victim | verdict | images forward + backward | times as many | images forward |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = (
@@ -188,7 +188,6 @@ def growth(victims: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['images_forward_backward']:,}",
             f"{row['images_forward_backward'] / least['images_forward_backward']:.1f}",
             f"{row['images_forward']:,}",
-            f"{row['seconds']:,.0f}",
         )
         made.append(f"| {' | '.join(cells)} |")
     return made

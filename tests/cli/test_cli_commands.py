@@ -215,7 +215,10 @@ def test_another_method_replaces_the_network(run, victim_folder, images_folder, 
     save_png.write_bytes(next(images_folder.rglob("*.png")).read_bytes())
     ended = run("predict", victim_folder, save_png, "--guard", tmp_path / "g", "--format", "json", "-q")
     assert ended.code == 0
-    assert json.loads(ended.out)[0]["triggered"] is False
+    row = json.loads(ended.out)[0]
+    assert (row["triggered"], row["score"]) == (None, None)
+    assert row["label"] in range(3)
+    assert "not checked for a trigger" in run("predict", victim_folder, save_png, "--guard", tmp_path / "g", "-q").out
 
 
 @pytest.mark.parametrize(

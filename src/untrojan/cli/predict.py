@@ -70,7 +70,7 @@ def predict(
             part = files[start : start + BATCH]
             pixels = load_images(part, input_shape=size)
             require_finite(classifier, pixels)
-            rows += _rows(part, shield(pixels), names)
+            rows += _rows(part, shield(pixels), names, told=shield.flags)
             progress.advance(len(part))
     text = json.dumps(rows, indent=2) + "\n"
     if out is not None:
@@ -83,15 +83,16 @@ def predict(
     return 0
 
 
-def _rows(files: list[Path], decision: Decision, names: tuple[str, ...] | None) -> list[dict[str, Any]]:
+def _rows(files: list[Path], decision: Decision, names: tuple[str, ...] | None, *, told: bool) -> list[dict[str, Any]]:
+    """``told``: whether the guard tells which images carried the trigger; if not, flag and score are null."""
     return [
         {
             "image": str(file),
             "label": label,
             "class": None if names is None else names[label],
-            "triggered": triggered,
+            "triggered": triggered if told else None,
             "suspect_label": suspect,
-            "score": round(score, 6),
+            "score": round(score, 6) if told else None,
         }
         for file, label, triggered, suspect, score in zip(files, *(part.tolist() for part in decision), strict=True)
     ]
@@ -103,5 +104,8 @@ def _line(row: dict[str, Any], names: tuple[str, ...] | None) -> str:
     def name(label: int) -> str:
         return str(label) if names is None else f"{label} ({plain(names[label])})"
 
+    if row["triggered"] is None:
+        alone = f"alone the classifier says {name(row['suspect_label'])}"
+        return f"{plain(row['image'])}: {name(row['label'])}, not checked for a trigger ({alone})\n"
     flag = f"TRIGGERED (alone the classifier says {name(row['suspect_label'])})" if row["triggered"] else "no trigger"
     return f"{plain(row['image'])}: {name(row['label'])}, {flag}, score {row['score']:.3f}\n"

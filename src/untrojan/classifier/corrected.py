@@ -62,8 +62,11 @@ class CorrectedActivation(nn.Module):
         if beta is not None:
             offset = offset + beta
         shape = (scale.shape[0], scale.shape[1]) + (1,) * (x.ndim - 2)
-        y = x * scale.view(shape) + offset.view(shape)
-        return torch.clamp(y, low.view(shape), high.view(shape))
+        scale, offset, low, high = (t.view(shape) for t in (scale, offset, low, high))
+        if torch.is_grad_enabled():
+            return torch.clamp(x * scale + offset, low, high)
+        # In place: on a processor, memory for each step would take ten times as long as the step.
+        return (x * scale).add_(offset).clamp_(low, high)
 
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
         """What stands between standardisation and clip: gamma and beta, each [C] or None."""

@@ -125,7 +125,8 @@ class Guard(nn.Module):
 
     def _second(self, images: Tensor, victims: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and scores of images that the victim, with these logits, sends to the targets of these rows."""
-        logits = self.corrected(images, rows).float()
+        # With one target every image uses the same row, which need not be gathered for each.
+        logits = self.corrected(images, rows if len(self.targets) > 1 else None).float()
         if self.answers is not None:
             logits = logits.masked_fill(~self.answers[rows], -torch.inf)
             victims = victims.masked_fill(~self.answers[rows], -torch.inf)

@@ -278,6 +278,22 @@ def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
         )
 
 
+def kinds_for(report: ScanReport, target: int, odd: float = 0.02) -> list[str]:
+    """The kinds of trigger to invert stand-ins of: the one that the target was detected by, and any other of which the
+    smallest trigger from all classes into it is unusual as well, with a p-value below ``odd``.
+
+    The scan ascribes a target to one kind. An attacker's trigger may be none of them, such as a strong perturbation of
+    few pixels, which is odd both as a patch and as a perturbation, and stand-ins of one kind leave a part of it.
+    """
+    detected = {p.kind for p in report.pairs if p.detected and p.target == target}
+    also = {
+        e.kind
+        for e in report.evidence
+        if e.test == "target" and e.target == target and e.together_with is None and e.p_value < odd
+    }
+    return sorted(detected | also)
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """What a target's correction is made from; ``answers`` where its images can only be of some classes."""
@@ -305,7 +321,7 @@ def _prepare(
     few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
     surrogates = surrogates_for(
         classifier,
-        sorted({p.kind for p in report.pairs if p.detected and p.target == target}),
+        kinds_for(report, target),
         images[among],
         target,
         settings.for_few_sources() if few else settings,

@@ -16,7 +16,9 @@ from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.pipeline import kinds_for
 from untrojan.progress import Silent
+from untrojan.records import Evidence
 from untrojan.report_pictures import neuron_histogram
 
 QUICK = ScanSettings(
@@ -238,3 +240,20 @@ def test_searches_that_end_far_too_large_are_no_stand_ins(found):
     kept = shown(settings)
     assert 1 <= len(kept) < len(everything)
     assert min(t.size for t in kept) == pytest.approx(min(t.size for t in everything))
+
+
+def test_stand_ins_are_of_every_kind_that_is_unusual_into_the_target(found):
+    _, _, _, report = found
+    (own,) = kinds_for(report.model_copy(update={"evidence": ()}), 3)
+    other = "additive" if own == "patch" else "patch"
+
+    def evidence(**change) -> Evidence:
+        said = {"test": "target", "kind": other, "target": 3, "size": 1.0, "ratio": 3.0, "p_value": 0.01}
+        return Evidence(**said | change)
+
+    def kinds(*evidences: Evidence) -> list[str]:
+        return kinds_for(report.model_copy(update={"evidence": evidences}), 3)
+
+    assert kinds(evidence()) == sorted([own, other])
+    assert kinds(evidence(p_value=0.2), evidence(target=2), evidence(test="pair", source=1)) == [own]
+    assert kinds(evidence(together_with=own)) == [own], "that says nothing of the other kind alone"

@@ -20,8 +20,9 @@ class IBAU(Tuning):
     Each round finds delta by gradient ascent on the cross-entropy of x + delta within an l2 ball, then takes an Adam
     step for every batch of the clean images. Its gradient has two parts: that of the loss on images of which a
     ``portion`` carries delta, and, since delta depends on the weights, the implicit one, from ``fixed_point`` steps of
-    a fixed-point iteration of the inner gradient step. Settings: the authors' (5 rounds, K = 5, radius 10, weight 0.001
-    of |delta|^2, a hundredth of the images carry delta). The network stays in evaluation mode; it chooses nothing.
+    a fixed-point iteration of the inner gradient step. Settings: the authors' (K = 5, radius 10, weight 0.001 of
+    |delta|^2, a hundredth of the images carry delta), with 8 rounds at 0.0005 for their 5 at 0.001, which cost a victim
+    of the calibration half 6 points of accuracy. The network stays in evaluation mode; it chooses nothing.
     """
 
     name = "i-bau"
@@ -29,9 +30,9 @@ class IBAU(Tuning):
     def __init__(
         self,
         *,
-        rounds: int = 5,
+        rounds: int = 8,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 5e-4,
         inner_rate: float = 10.0,
         radius: float = 10.0,
         fixed_point: int = 5,

@@ -91,7 +91,7 @@ class Tuning(ABC):
         if self.needs_trigger and not triggers:
             raise UsageError(f"method '{self.name}' unlearns the scan's trigger, and this scan has found none")
         lesson = held_back(images, labels, triggers or {}, generator)
-        student = independent(classifier)
+        student = independent(classifier).eval()
         theta = self.tune(student, classifier, lesson, generator=generator, progress=progress)
         student.eval()
         before, after = classifier.module.state_dict(), student.module.state_dict()

@@ -11,7 +11,7 @@ HEAD = (
     "| victim | verdict, targets, time | guard, time | ACC | ASR (floor) | SIA (ceiling) | TPR | FPR |\n"
     "|---|---|---|---|---|---|---|---|"
 )
-GUARDS = {"untrojan": "many stand-ins", "paper": "the paper's single one"}
+GUARDS = {"untrojan": "many stand-ins", "paper": "the paper's smallest ones"}
 
 
 def percent(rate: dict[str, float] | None) -> str:

@@ -35,7 +35,7 @@ def repair(
     recipe: Annotated[
         options.Recipe,
         typer.Option(
-            help="untrojan: many stand-ins for the trigger; paper: the single smallest one and the paper's inference "
+            help="untrojan: many stand-ins for the trigger; paper: the smallest of each kind and the paper's inference "
             "rule, for comparison."
         ),
     ] = options.Recipe.untrojan,

@@ -128,6 +128,10 @@ def test_next_steps_follow_what_was_measured() -> None:
     assert "untrojan repair" in found
     guarded = said(*next_steps(ReportContent(scan=scan(), guard=guard())))
     assert "Measure what the guard does" in guarded
+    assert "images that the guard flags" in guarded
+    replaced = said(*next_steps(ReportContent(scan=scan(), guard=guard(form="replacement", method="nad"))))
+    assert "flags no images" in replaced
+    assert "images that the guard flags" not in replaced
     measured = said(*next_steps(full()))
     assert "1.2% of the triggered images still get" in measured
     useless = ReportContent(scan=scan(), guard=guard(), evaluation=evaluation(asr_after=0.9))

@@ -117,7 +117,10 @@ def _guarded(content: ReportContent) -> tuple[Sentence, ...]:
     else:
         steps.append((f"Expect what is left: {percent(asr.value)} of the triggered images still get the attacker's "
                       "class.",))  # fmt: skip
-    steps.append(("Keep and look at the images that the guard flags: they show who uses the backdoor, and how.",))
+    if guard is not None and guard.form == "replacement":
+        steps.append(("It flags no images; a guard made with the method bna does.",))
+    else:
+        steps.append(("Keep and look at the images that the guard flags: they show who uses the backdoor, and how.",))
     return tuple(steps)
 
 

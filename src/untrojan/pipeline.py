@@ -17,6 +17,7 @@ from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.base import Task
 from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes
+from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
@@ -278,7 +279,7 @@ def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
         )
 
 
-def kinds_for(report: ScanReport, target: int, odd: float = 0.02) -> list[str]:
+def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
     """The kinds of trigger to invert stand-ins of: the one that the target was detected by, and any other of which the
     smallest trigger from all classes into it is unusual as well, with a p-value below ``odd``.
 
@@ -321,7 +322,7 @@ def _prepare(
     few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
     surrogates = surrogates_for(
         classifier,
-        kinds_for(report, target),
+        kinds_for(report, target, settings.odd_kind),
         images[among],
         target,
         settings.for_few_sources() if few else settings,
@@ -381,7 +382,7 @@ def _doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str
         )
     counts = torch.stack([(right & (labels == c)).sum() for c in range(classes)])
     # A class of which nearly nothing is right is still a possible source: then its images serve as they are.
-    return None, right | (counts < 3)[labels], answers
+    return None, right | (counts < FEWEST)[labels], answers
 
 
 def _require_backdoor(report: ScanReport) -> None:

@@ -244,7 +244,7 @@ def test_searches_that_end_far_too_large_are_no_stand_ins(found):
 
 def test_stand_ins_are_of_every_kind_that_is_unusual_into_the_target(found):
     _, _, _, report = found
-    (own,) = kinds_for(report.model_copy(update={"evidence": ()}), 3)
+    (own,) = kinds_for(report.model_copy(update={"evidence": ()}), 3, 0.02)
     other = "additive" if own == "patch" else "patch"
 
     def evidence(**change) -> Evidence:
@@ -252,7 +252,7 @@ def test_stand_ins_are_of_every_kind_that_is_unusual_into_the_target(found):
         return Evidence(**said | change)
 
     def kinds(*evidences: Evidence) -> list[str]:
-        return kinds_for(report.model_copy(update={"evidence": evidences}), 3)
+        return kinds_for(report.model_copy(update={"evidence": evidences}), 3, 0.02)
 
     assert kinds(evidence()) == sorted([own, other])
     assert kinds(evidence(p_value=0.2), evidence(target=2), evidence(test="pair", source=1)) == [own]

@@ -20,7 +20,7 @@ from untrojan.detection.search import Searches
 Pair = tuple[int, int]
 
 FEWEST = 3
-"""Images that the classifier gets right, without which a class is no source of the search to whatever other one."""
+"""Images of a class that the classifier has to get right for these alone to stand for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,7 @@ def scan_pairs(
     classifier gets wrong nothing of triggers out of its own."""
     sources = {int(c): images[labels == c] for c in labels.unique().tolist()}
     said = {s: answers[labels == s] for s in sources}
+    clear = {s: x[said[s] == s] if bool((said[s] == s).any()) else x for s, x in sources.items()}
     right = answers == labels
     results = {kind: KindResults() for kind in settings.kinds}
     for kind in settings.kinds:
@@ -112,7 +113,7 @@ def scan_pairs(
     members: dict[int, Members] = {}
     if odd:
         searches.use_reserve()
-        members = follow(searches, FAMILIES, sources, with_triggers(odd, findings), results, settings.following)
+        members = follow(searches, FAMILIES, clear, with_triggers(odd, findings), results, settings.following)
     return Findings(
         verdict_p_value(findings),
         tuple(_evidence(f) for f in _clearest(findings, odd)),

@@ -31,6 +31,8 @@ class SurrogateSettings:
     shifted ones are added, of those that still move a share of ``copy_level`` of the images; held_out: allowances of
     triggers that no correction sees, for the check of the finished guard. A search that ends at more than ``growth``
     times the size that it should have reached has found something else, and counts for nothing; None keeps all.
+    odd_kind: kinds by which the target was not detected are taken too if their smallest trigger into it is unusual,
+    with a p-value below this.
 
     If no more than ``few_sources`` (a share) of the other classes are detected sources, the guard's answers are limited
     to these and to the classes of which the smallest triggers move a share of ``moved_level``, tried on
@@ -41,6 +43,7 @@ class SurrogateSettings:
     allowances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     held_out: tuple[float, ...] = (1.75, 3.5)
     growth: float | None = None
+    odd_kind: float = 0.02
     copies: int = 8
     copy_level: float = 0.8
     few_sources: float = 0.34
@@ -51,7 +54,7 @@ class SurrogateSettings:
 
     @classmethod
     def paper(cls) -> SurrogateSettings:
-        """The paper's recipe: one trigger per kind, the smallest; two more are held out for the check alone."""
+        """The paper's recipe: the smallest trigger of each odd kind; two more are held out for the check alone."""
         return cls(restarts=1, allowances=(), copies=0, few_sources=0.0)
 
     def for_few_sources(self) -> SurrogateSettings:

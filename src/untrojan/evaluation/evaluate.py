@@ -39,9 +39,9 @@ def evaluate(
 
     images: uint8 or float [N, C, H, W]; labels: int64 [N]. Triggered images are those whose true class the attacker
     moves (for all-to-one: all but the target's). FPR is over clean images of the attacker's target classes, of the
-    guard's where no setting is given. Without a guard, ``after`` is None; its TPR and FPR are, where the
-    guard flags nothing. Raises DataError on empty or mismatched
-    input, UsageError for a trigger without a setting, GuardMismatchError for a guard of another victim.
+    guard's where no setting is given. Without a guard, ``after`` is None; its TPR and FPR are, where the guard flags
+    nothing. Raises DataError on empty or mismatched input, UsageError for a trigger without a setting,
+    GuardMismatchError for a guard of another victim.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise DataError(f"evaluation needs images and as many labels, got {len(images)} and {len(labels)}")

@@ -193,3 +193,43 @@ def test_the_planted_trigger_is_unlearnt_when_it_is_shown(name):
     answers = repaired.eval()(trigger.stamp(images[others])).argmax(1)
     moved = float((answers == 3).float().mean())
     assert moved < 0.1 if name == "nc" else moved > 0.5
+
+
+def test_a_pruned_channel_gets_no_weights_back_in_the_tuning():
+    class Linear(Small):
+        """Without the last ReLU, every channel has a gradient."""
+
+        def forward(self, x):
+            return self.head(self.second(self.norm(self.first(x)).relu()).mean((2, 3)))
+
+    images, labels = images_and_labels()
+    classifier = Classifier(Linear()).eval().requires_grad_(False)
+    made = TUNINGS["fp"](epochs=2, tolerance=0.99).fit(
+        classifier, images, labels, generator=generator(), progress=Silent()
+    )
+    zero = made.weights["second.weight"].flatten(1).abs().amax(1) == 0
+    assert int(zero.sum()) == 5, "all but one"
+
+
+def test_anp_prunes_the_channel_of_the_planted_backdoor():
+    images, labels = images_and_labels(24)
+    classifier = planted_classifier()
+    with as_found(classifier):
+        made = TUNINGS["anp"](steps=60).fit(classifier, images, labels, generator=generator(), progress=Silent())
+    assert float(made.weights["norm.weight"][5]) == 0
+    assert "norm.running_mean" not in made.weights, "the running statistics stay"
+
+
+def test_the_distance_of_attention_is_weighted_by_stage_and_taught():
+    one, other = torch.rand(2, 3, 4, 4, generator=generator(1)), torch.rand(2, 3, 4, 4, generator=generator(2))
+    apart = (attention(one) - attention(other)).pow(2).mean()
+    assert torch.isclose(TUNINGS["nad"](betas=(2.0, 3.0)).distance([one, one], [one, other]), 3 * apart)
+    assert float(TUNINGS["argd"]().distance([one, other], [one, other])) == 0
+    assert float(TUNINGS["argd"]().distance([one, other], [other, one])) > 0
+    images, labels = images_and_labels()
+    classifier = Classifier(Small()).eval().requires_grad_(False)
+    made = [
+        TUNINGS["nad"](epochs=2, betas=betas).fit(classifier, images, labels, generator=generator(), progress=Silent())
+        for betas in ((0.0, 0.0), (500.0, 1000.0))
+    ]
+    assert not torch.equal(made[0].weights["first.weight"], made[1].weights["first.weight"])

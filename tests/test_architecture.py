@@ -26,7 +26,9 @@ ALLOWED = {
     "guard": GROUND | {"classifier", "data", "identity"},
     "scan_files": GROUND,
     "scan_state": GROUND | {"detection"},
-    "pipeline": GROUND | {"classifier", "data", "identity", "detection", "correction", "guard"},
+    "verdict": GROUND | {"classifier", "detection"},
+    "stand_ins": GROUND | {"classifier", "detection", "correction"},
+    "pipeline": GROUND | {"classifier", "data", "identity", "detection", "correction", "guard", "verdict", "stand_ins"},
     "evaluation": GROUND | {"classifier", "data", "identity", "guard"},
     "loading": GROUND | {"classifier", "victims"},
     "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
@@ -102,7 +104,7 @@ def test_nothing_imports_the_public_api_nor_relatively(path):
     assert not [module for module, _ in imports(parse(path)) if module.startswith(".")]
 
 
-@pytest.mark.parametrize("path", params("detection", "correction", "guard", "pipeline"))
+@pytest.mark.parametrize("path", params("detection", "correction", "guard", "verdict", "stand_ins", "pipeline"))
 def test_defence_never_sees_attacks_or_victims(path):
     assert not rooms_imported(parse(path)) & {"attacks", "victims", "evaluation"}
 

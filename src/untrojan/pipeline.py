@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, TypeVar, overload
 
 import torch
@@ -14,13 +14,11 @@ from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
-from untrojan.correction.base import Task
 from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes
-from untrojan.detection.pairs import FEWEST
-from untrojan.detection.scanner import Findings, ScanSettings, scan_pairs, targets_of
+from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
-from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
+from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UsageError
 from untrojan.guard.check import check_target
 from untrojan.guard.files import AnyGuard, allowed
@@ -29,11 +27,11 @@ from untrojan.guard.replacement import Replacement
 from untrojan.identity import victim_info
 from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
-from untrojan.records import Cost, Evidence, GuardCard, ScanReport
-from untrojan.storage import all_finite
+from untrojan.records import Cost, GuardCard, ScanReport
+from untrojan.stand_ins import Prepared, prepare
+from untrojan.verdict import doubts, verdict_on
 from untrojan.version import version
 
-Verdict = Literal["backdoor", "clean", "inconclusive"]
 Method = TypeVar("Method")
 
 
@@ -59,13 +57,13 @@ def scan(
     settings, progress = settings or ScanSettings(), progress or Silent()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
-        doubt, known, answers = _doubts(classifier, images, labels)
+        doubt, known, answers = doubts(classifier, images, labels)
         victim = victim_info(classifier, images)
         found = None
         if doubt is None:
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
             found = scan_pairs(searches, images[known], labels[known], answers[known], settings, classes=victim.classes)
-    verdict, reason = ("inconclusive", str(doubt)) if found is None else _verdict(found, settings)
+    verdict, reason = ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings)
     report = ScanReport(
         verdict=verdict,
         reason=reason,
@@ -146,7 +144,7 @@ def repair(
     _require_scan_of(classifier, report)
     correction = made_from(CORRECTIONS, method, options)
     rows: list[dict[str, Tensor]] = []
-    prepared: dict[int, _Prepared] = {}
+    prepared: dict[int, Prepared] = {}
     own: dict[int, Tensor] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
@@ -155,7 +153,7 @@ def repair(
         for target in report.targets:
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
             own[target] = logits[labels == target]
-            made = _prepare(classifier, report, target, images, labels, settings, generator, progress)
+            made = prepare(classifier, report, target, images, labels, settings, generator, progress)
             rows.append(correction.fit(classifier, made.task, generator=generator, progress=progress))
             prepared[target] = made
     answers = {target: made.answers for target, made in prepared.items() if made.answers is not None}
@@ -279,64 +277,6 @@ def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
         )
 
 
-def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
-    """The kinds of trigger to invert stand-ins of: the one that the target was detected by, and any other of which the
-    smallest trigger from all classes into it is unusual as well, with a p-value below ``odd``.
-
-    The scan ascribes a target to one kind. An attacker's trigger may be none of them, such as a strong perturbation of
-    few pixels, which is odd both as a patch and as a perturbation, and stand-ins of one kind leave a part of it.
-    """
-    detected = {p.kind for p in report.pairs if p.detected and p.target == target}
-    also = {
-        e.kind
-        for e in report.evidence
-        if e.test == "target" and e.target == target and e.together_with is None and e.p_value < odd
-    }
-    return sorted(detected | also)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What a target's correction is made from; ``answers`` where its images can only be of some classes."""
-
-    task: Task
-    surrogates: Surrogates
-    answers: tuple[int, ...] | None
-
-
-def _prepare(
-    classifier: Classifier,
-    report: ScanReport,
-    target: int,
-    images: Tensor,
-    labels: Tensor,
-    settings: SurrogateSettings,
-    generator: torch.Generator,
-    progress: Progress,
-) -> _Prepared:
-    """The stand-ins for a target's trigger, on the clean images of its sources."""
-    sources = report.sources(target)
-    among = torch.isin(labels, torch.tensor(sources, device=labels.device))
-    if not bool(among.any()):
-        raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
-    few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
-    surrogates = surrogates_for(
-        classifier,
-        kinds_for(report, target, settings.odd_kind),
-        images[among],
-        target,
-        settings.for_few_sources() if few else settings,
-        starts={kind: trigger for (into, kind), trigger in report.triggers.items() if few and into == target},
-        generator=generator,
-        progress=progress,
-    )
-    answers = None
-    if few:
-        moved = classes_moved(classifier, surrogates.smallest, images, labels, target, settings)
-        answers = tuple(sorted({*sources, *moved}))
-    return _Prepared(Task(target, images[among], images[labels == target], surrogates.shown), surrogates, answers)
-
-
 def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Float images in [0, 1] and int64 labels on the classifier's device."""
     images = classifier.as_float(images)
@@ -351,40 +291,6 @@ def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Te
     return images, labels.to(images.device)
 
 
-def _doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
-    """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all."""
-    none = torch.zeros(len(images), dtype=torch.bool)
-    if not all_finite(dict(classifier.module.state_dict())):
-        return (
-            "the classifier's weights hold NaN or infinite values, so nothing that it answers can be trusted",
-            none,
-            labels,
-        )
-    logits = classifier.predict(images)
-    if not bool(torch.isfinite(logits).all()):
-        return "the classifier answers clean images with NaN or infinite values", none, labels
-    classes = logits.shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
-    if classes < 3:
-        return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none, labels
-    answers = logits.argmax(1)
-    right = answers == labels
-    accuracy = float(right.float().mean())
-    if accuracy < 1 / classes + 0.1:
-        return (
-            (
-                f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
-                "--mean and --std, and --input"
-            ),
-            none,
-            answers,
-        )
-    counts = torch.stack([(right & (labels == c)).sum() for c in range(classes)])
-    # A class of which nearly nothing is right is still a possible source: then its images serve as they are.
-    return None, right | (counts < FEWEST)[labels], answers
-
-
 def _require_backdoor(report: ScanReport) -> None:
     if report.verdict == "inconclusive":
         raise InconclusiveError(
@@ -392,34 +298,3 @@ def _require_backdoor(report: ScanReport) -> None:
         )
     if report.verdict == "clean" or not report.targets:
         raise UsageError("the scan found no backdoor, so there is nothing to repair")
-
-
-def _verdict(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
-    """The verdict and its reason in words."""
-    targets = targets_of(found.pairs)
-    clearest = (
-        f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0])}" if found.evidence else ""
-    )
-    if found.p_value < settings.alpha and targets:
-        detected = sum(p.detected for p in found.pairs)
-        into = f"target class{'es' if len(targets) > 1 else ''} {', '.join(map(str, targets))}"
-        return "backdoor", f"{detected} class pairs into {into} have an anomalously small trigger; {clearest}"
-    if found.p_value < settings.alpha:
-        return "inconclusive", f"{clearest}, but the class pairs that it moves could not be told"
-    if found.unreached:
-        return "inconclusive", f"nothing was found in the time allowed, which did not suffice for {found.unreached[0]}"
-    if found.unsearchable:
-        return "inconclusive", f"for most classes no {' and no '.join(found.unsearchable)} trigger was found at all"
-    return "clean", f"no trigger is smaller than honest classifiers have them; {clearest}" if clearest else "no trigger"
-
-
-def _words(evidence: Evidence) -> str:
-    start = "all classes" if evidence.source is None else f"class {evidence.source}"
-    end = "any other" if evidence.target is None else str(evidence.target)
-    if evidence.test == "margin":
-        return (
-            f"the margin that class {evidence.target} can reach, {evidence.ratio:.1f} times as large as is usual here"
-        )
-    times = f"{evidence.ratio:.1f} times as small as is usual here"
-    trigger = "trigger" if evidence.together_with is None else "triggers"
-    return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

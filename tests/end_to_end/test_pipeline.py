@@ -16,10 +16,10 @@ from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
-from untrojan.pipeline import kinds_for
 from untrojan.progress import Silent
 from untrojan.records import Evidence
 from untrojan.report_pictures import neuron_histogram
+from untrojan.stand_ins import kinds_for
 
 QUICK = ScanSettings(
     targets=Budget(steps=120, images=16, level=0.75),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from untrojan.victims import ARCHITECTURES
-from untrojan.victims.training import memory_format
+from untrojan.victims.training import memory_format, mixed_precision
 
 TRAIN = """
 import torch
@@ -44,3 +44,14 @@ def test_a_narrow_network_trains_on_one_thread() -> None:
     """With channels last this ended the process, by signal 11 or 6."""
     done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "lived\n")
+
+
+@pytest.mark.parametrize(
+    ("arch", "native", "low"), [("resnet18", True, True), ("resnet18", False, False), ("mobilenet", True, False)]
+)
+def test_bfloat16_where_it_is_quicker(arch: str, native: bool, low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    with torch.device("meta"):
+        network = ARCHITECTURES[arch](width=8, classes=3, channels=3)
+    with mixed_precision(network, torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") == low

@@ -1,0 +1,82 @@
+"""Whether a verdict can be given at all, and the one that a search's findings allow, in words."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from untrojan.classifier import Classifier
+from untrojan.detection.pairs import FEWEST
+from untrojan.detection.scanner import Findings, ScanSettings, targets_of
+from untrojan.errors import DataError
+from untrojan.records import Evidence
+from untrojan.storage import all_finite
+
+Verdict = Literal["backdoor", "clean", "inconclusive"]
+
+
+def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
+    """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all."""
+    none = torch.zeros(len(images), dtype=torch.bool)
+    if not all_finite(dict(classifier.module.state_dict())):
+        return (
+            "the classifier's weights hold NaN or infinite values, so nothing that it answers can be trusted",
+            none,
+            labels,
+        )
+    logits = classifier.predict(images)
+    if not bool(torch.isfinite(logits).all()):
+        return "the classifier answers clean images with NaN or infinite values", none, labels
+    classes = logits.shape[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+    if classes < 3:
+        return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none, labels
+    answers = logits.argmax(1)
+    right = answers == labels
+    accuracy = float(right.float().mean())
+    if accuracy < 1 / classes + 0.1:
+        return (
+            (
+                f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
+                "--mean and --std, and --input"
+            ),
+            none,
+            answers,
+        )
+    counts = torch.stack([(right & (labels == c)).sum() for c in range(classes)])
+    # A class of which nearly nothing is right is still a possible source: then its images serve as they are.
+    return None, right | (counts < FEWEST)[labels], answers
+
+
+def verdict_on(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
+    """The verdict and its reason in words."""
+    targets = targets_of(found.pairs)
+    clearest = (
+        f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0])}" if found.evidence else ""
+    )
+    if found.p_value < settings.alpha and targets:
+        detected = sum(p.detected for p in found.pairs)
+        into = f"target class{'es' if len(targets) > 1 else ''} {', '.join(map(str, targets))}"
+        return "backdoor", f"{detected} class pairs into {into} have an anomalously small trigger; {clearest}"
+    if found.p_value < settings.alpha:
+        return "inconclusive", f"{clearest}, but the class pairs that it moves could not be told"
+    if found.unreached:
+        return "inconclusive", f"nothing was found in the time allowed, which did not suffice for {found.unreached[0]}"
+    if found.unsearchable:
+        return "inconclusive", f"for most classes no {' and no '.join(found.unsearchable)} trigger was found at all"
+    return "clean", f"no trigger is smaller than honest classifiers have them; {clearest}" if clearest else "no trigger"
+
+
+def _words(evidence: Evidence) -> str:
+    start = "all classes" if evidence.source is None else f"class {evidence.source}"
+    end = "any other" if evidence.target is None else str(evidence.target)
+    if evidence.test == "margin":
+        return (
+            f"the margin that class {evidence.target} can reach, {evidence.ratio:.1f} times as large as is usual here"
+        )
+    times = f"{evidence.ratio:.1f} times as small as is usual here"
+    trigger = "trigger" if evidence.together_with is None else "triggers"
+    return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

@@ -210,7 +210,7 @@ def test_stand_ins_of_few_sources_begin_with_the_scans_trigger(found, monkeypatc
         given.append((arguments[4], starts))
         return surrogates_for(*arguments, starts=starts, **rest)
 
-    monkeypatch.setattr("untrojan.pipeline.surrogates_for", spied)
+    monkeypatch.setattr("untrojan.stand_ins.surrogates_for", spied)
     quick = SurrogateSettings(restarts=2, allowances=(), copies=0, budget=Budget(steps=40, images=8, level=0.9))
     pairs = tuple(p.model_copy(update={"detected": p.detected and p.source == 1}) for p in report.pairs)
     few = report.model_copy(update={"pairs": pairs}).with_triggers(report.triggers)

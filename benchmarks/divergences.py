@@ -29,6 +29,7 @@ from untrojan.bench.work import images_of, scan_cell, scan_folder
 from untrojan.classifier import Classifier
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.histogram import Bins
+from untrojan.guard import load_guard, save_guard
 from untrojan.loading import load_victim
 from untrojan.pipeline import repair
 from untrojan.scan_files import load_scan
@@ -92,13 +93,19 @@ def histograms(clean: Tensor, triggered: Tensor, neuron: int) -> dict[str, Any]:
 
 
 def corrected(cell: Cell, work: Path, victim: Classifier, target: int) -> tuple[Network, nn.Module] | None:
-    """The victim's twin for that target, as ``untrojan scan`` and ``repair`` make it; None if it is not found."""
+    """The victim's twin for that target, as ``untrojan scan`` and ``repair`` make it; None if it is not found.
+
+    The guard is kept, since it is minutes of work.
+    """
     scan_cell(cell, work, "cpu")
     report = load_scan(scan_folder(cell, work))
     if report.verdict != "backdoor" or target not in report.targets:
         return None
-    defence = images_of(cell).defence
-    guard = repair(victim, defence.images, defence.labels, report, seed=cell.seed)
+    kept = work / "guards" / cell.key
+    if not (kept / "guard.json").is_file():
+        defence = images_of(cell).defence
+        save_guard(kept, repair(victim, defence.images, defence.labels, report, seed=cell.seed))
+    guard = load_guard(kept, victim)
     row = report.targets.index(target)
     return lambda images: guard.corrected(images, torch.full((len(images),), row)), guard.corrected
 
@@ -152,7 +159,7 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--victims", nargs="+", default=VICTIMS, help="all-to-one; the figure shows the first")
     parser.add_argument("--clean", default="cifar10/clean-s100", help="a clean network of the same half")
-    parser.add_argument("--work", type=Path, required=True, help="where finished scans are kept")
+    parser.add_argument("--work", type=Path, required=True, help="where finished scans and guards are kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--figure", type=Path)

@@ -90,11 +90,11 @@ def scores_of(sizes: Sequence[Sequence[float | None]]) -> list[list[float | None
 
 
 def parted(victim: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """The absolute scores, as the paper has them, of the attacker's pairs and of the others."""
+    """The scores of the attacker's pairs and of the others; positive for small triggers."""
     scores = victim["scores"]
     own = set(Setting.parse(victim["setting"]).pairs(len(scores)))
     off = [(s, t) for s in range(len(scores)) for t in range(len(scores)) if s != t]
-    both = [[abs(scores[s][t]) for s, t in off if ((s, t) in own) == wanted] for wanted in (True, False)]
+    both = [[scores[s][t] for s, t in off if ((s, t) in own) == wanted] for wanted in (True, False)]
     return both[0], both[1]
 
 
@@ -150,7 +150,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for one in rows:
         axis = axes[settings.index(one["setting"].partition(":")[0]), attacks.index(one["attack"])]
         axis.set_visible(True)
-        own, others = parted(one)
+        own, others = (np.abs(scores) for scores in parted(one))  # as the paper has them
         edges = np.linspace(0, max(*own, *others, threshold_for(one["attack"])) * 1.02, 31)
         labels = ("other pairs", "the attacker's pairs")
         axis.hist([others, own], edges, stacked=True, color=["0.6", "tab:red"], label=labels)
@@ -158,6 +158,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         p_value = "" if one["p_value"] is None else f"\nscan: p = {one['p_value']:.0e}"
         axis.set_title(f"{one['attack']}, {one['setting']}{p_value}", fontsize=8)
         axis.tick_params(labelsize=7)
+        axis.yaxis.get_major_locator().set_params(integer=True)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=8, frameon=False, loc="lower right", ncols=2)
     figure.supxlabel("anomaly score, |1/size - median| / MAD (dashed: the paper's threshold)", fontsize=8)

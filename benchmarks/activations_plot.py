@@ -32,6 +32,7 @@ def draw(victim: dict[str, Any], width: float, path: Path) -> None:
         axis.set_title(f"{title}, neuron {shown['neuron']}", fontsize=9)
         axis.set_xlabel("activation", fontsize=8)
         axis.tick_params(labelsize=7)
+    axes[2].sharex(axes[1])  # the same neuron
     axes[0].set_ylabel("share of images", fontsize=8)
     axes[0].legend(fontsize=7, frameon=False)
     figure.tight_layout()

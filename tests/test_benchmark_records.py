@@ -9,10 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from scipy.stats import gumbel_r
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy, gumbel_r
+from torch import nn
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
@@ -265,3 +268,62 @@ def test_the_empirical_histogram_is_what_a_steep_soft_one_comes_to(monkeypatch: 
     values = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(0)).double()
     bins = Bins.between(values.amin((0, 2)), values.amax((0, 2)), 0.3)
     assert torch.allclose(empirical(values, bins), soft_histogram(values, bins, 1e7), atol=1e-6)
+
+
+def test_the_divergences_of_a_neuron_are_those_of_its_histograms(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(300, 2, generator=generator) * torch.tensor([1.0, 0.35])
+    triggered = clean.square() + torch.tensor([0.0, 0.2])
+    found = script("divergences", monkeypatch)["by_neuron"](clean, triggered)
+    for neuron in range(2):
+        before, after = (values[:, neuron].double().numpy() for values in (clean, triggered))
+        count = int(np.ceil((before.max() - before.min()) / 0.1))
+        edges = before.min() + 0.1 * np.arange(count + 1)
+        edges[0], edges[-1] = -np.inf, np.inf
+        p, q = (np.histogram(values, edges)[0] / 300 for values in (before, after))
+        assert found["tv"][neuron] == pytest.approx(np.abs(p - q).sum() / 2, abs=0.01)
+        assert found["js"][neuron] == pytest.approx(2 * jensenshannon(p, q) ** 2, abs=0.03)
+        assert found["kl"][neuron] == pytest.approx(entropy(p, np.maximum(q, 1e-6)), abs=0.15)
+    assert float(found["tv"][1]) > 0.5
+
+
+def test_what_the_last_linear_layer_gets_is_seen_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
+    images = torch.rand(300, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    seen = script("divergences", monkeypatch)["features"](network, network, images)
+    assert torch.allclose(seen, network[:3](images))
+    assert not network[3]._forward_pre_hooks
+
+
+def test_the_record_of_divergences_has_whole_histograms() -> None:
+    results = json.loads((BENCHMARKS / "records" / "divergences.json").read_text())["results"]
+    for one in results["victims"]:
+        assert {"clean", "poisoned"} <= one["divergences"].keys()
+        assert all(0 <= found["tv"] <= 1 for found in one["divergences"].values())
+    shown = results["victims"][0]["histograms"]
+    assert list(shown) == ["clean", "poisoned", "bna"]
+    for panel in shown.values():
+        assert len(panel["clean"]) == len(panel["triggered"])
+        assert sum(panel["clean"]) == pytest.approx(1, abs=0.01)
+        assert sum(panel["triggered"]) == pytest.approx(1, abs=0.01)
+    assert shown["poisoned"]["neuron"] == shown["bna"]["neuron"]
+
+
+def test_the_scores_of_pairs_are_parted_by_the_attackers_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = script("anomaly_scores", monkeypatch)
+    sizes = [[None, 2.0, 4.0], [4.0, None, 8.0], [4.0, 4.0, None]]
+    # The median of 1 / size is 0.25 and most coincide with it, so the MAD is its floor, a hundredth of that.
+    scores = made["scores_of"](sizes)
+    assert scores == [[None, 100.0, 0.0], [0.0, None, -50.0], [0.0, 0.0, None]]
+    own, others = made["parted"]({"scores": scores, "setting": "a2o:1"})
+    assert (own, others) == ([100.0, 0.0], [0.0, 0.0, -50.0, 0.0])
+    line = made["table"]([{"attack": "wanet", "setting": "a2o:1", "scores": scores, "p_value": 0.0123}]).splitlines()[2]
+    assert line == "| wanet | a2o | 3 | 1 of 2 | 0 of 4 | 0.81 | 1e-02 |"
+
+
+def test_the_record_of_anomaly_scores_holds_the_scores_of_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = BENCHMARKS / "records" / "anomaly_scores.json"
+    assert path.stat().st_size < 100_000
+    scores_of = script("anomaly_scores", monkeypatch)["scores_of"]
+    for one in json.loads(path.read_text())["results"]["victims"]:
+        assert scores_of(one["sizes"]) == one["scores"]

@@ -66,6 +66,8 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
         ("methods", "cells", "guards", "repair"),
         ("channelwise", "victims", "table", "paper"),
         ("slope", "rows", "table", "paper"),
+        ("divergences", "victims", "table", "paper"),
+        ("anomaly_scores", "victims", "table", "paper"),
     ],
 )
 def test_a_table_is_made_from_its_record(

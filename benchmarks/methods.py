@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from page import put
 from record import write_record
 
 from untrojan.bench.cell import CELLS, CellRecord
+from untrojan.bench.statistics import mean_over_victims
 from untrojan.bench.tables import cost_of
 from untrojan.errors import CheckpointError
 from untrojan.storage import read_text
@@ -30,9 +32,13 @@ MEASURES = [
 ]
 MARKS = {
     "methods": ("<!-- methods: benchmarks/methods.py -->", "<!-- end of the methods -->"),
+    "spread": ("<!-- spread: benchmarks/methods.py -->", "<!-- end of the spread -->"),
     "guards": ("<!-- guards: benchmarks/methods.py -->", "<!-- end of the guards -->"),
 }
 ORDER = ("none", "bna", "bna-alone", "bna (paper)", "nc", "nad", "i-bau", "anp", "argd", "mmac", "ft", "fp", "strip")
+RATES = ("acc", "asr", "sia")
+PAPERS = ("badnet", "chessboard", "single-pixel", "l0-inv", "l2-inv", "wanet")
+SETTINGS = {"a2o9": "all-to-one", "a2a": "all-to-all"}
 
 
 def cells_in(folders: list[Path]) -> list[CellRecord]:
@@ -76,20 +82,78 @@ def row(cell: CellRecord) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line for each method, a column for each victim."""
-    victims = list(dict.fromkeys(one["victim"] for one in rows))
+    """A line for each method, a column for each attack and network: means over victims, how many if not one."""
+    groups = list(dict.fromkeys(group(one["victim"]) for one in rows))
     methods = sorted({one["method"] for one in rows}, key=_rank)
-    at = {(one["method"], one["victim"]): one for one in rows}
-    made = [
-        f"| method | {' | '.join(victim.rpartition('/')[2] for victim in victims)} |",
-        "|---" * (len(victims) + 1) + "|",
-    ]
+    made = [f"| method | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
     for method in methods:
-        cells = [_told(at[method, victim]) if (method, victim) in at else "–" for victim in victims]
-        made.append(f"| {method} | {' | '.join(cells)} |")
-    floors = [_bounds(next(one for one in rows if one["victim"] == victim)) for victim in victims]
+        chosen = [[one for one in rows if one["method"] == method and group(one["victim"]) == g] for g in groups]
+        made.append(f"| {method} | {' | '.join(_told(cells) for cells in chosen)} |")
+    floors = [_bounds([one for one in rows if group(one["victim"]) == g]) for g in groups]
     made.append(f"| *floor of ASR, ceiling of SIA* | {' | '.join(floors)} |")
     return "\n".join(made)
+
+
+def group(victim: str) -> str:
+    """What victims of several seeds have in common: "cifar10/badnet-a2o9-s100" to "badnet-a2o9"."""
+    return re.sub(r"-s\d+$", "", victim.rpartition("/")[2])
+
+
+def spread(rows: list[dict[str, Any]]) -> str:
+    """What BNA leaves to be wished for, in points, with intervals over victims: a line for each attack, and for all."""
+    made = [
+        "| attack | victims | ACC lost | ASR over its floor | SIA under its ceiling | TPR of successful | FPR |",
+        "|---" * 7 + "|",
+    ]
+    own = [one for one in rows if one["method"] == "bna"]  # a victim that got no guard counts as it is
+    groups = {
+        g: [one for one in own if group(one["victim"]) == g] for g in dict.fromkeys(group(o["victim"]) for o in own)
+    }
+    for setting, name in SETTINGS.items():
+        papers = [one for g, cells in groups.items() if g in {f"{a}-{setting}" for a in PAPERS} for one in cells]
+        if len(papers) > 1:
+            groups[f"*the paper's, {name}*"] = papers
+    for name, cells in groups.items():
+        made.append(f"| {name} | {len(by_victim(cells))} | {' | '.join(_intervals(cells))} |")
+    return "\n".join(made)
+
+
+def by_victim(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The cells of each victim, which may have been measured more than once."""
+    return {name: [one for one in cells if one["victim"] == name] for name in dict.fromkeys(c["victim"] for c in cells)}
+
+
+def _lacks(one: dict[str, Any]) -> list[float | None]:
+    rates, before = one["rates"], one["rates"]["before"]
+
+    def apart(first: dict[str, float] | None, second: dict[str, float] | None) -> float | None:
+        return None if first is None or second is None else 100 * (first["value"] - second["value"])
+
+    zero = {"value": 0.0}
+    return [
+        apart(before.get("acc"), rates.get("acc")),
+        apart(rates.get("asr"), before.get("asr_floor")),
+        apart(before.get("sia_ceiling"), rates.get("sia")),
+        apart(rates.get("tpr_of_successful"), zero),
+        apart(rates.get("fpr"), zero),
+    ]
+
+
+def _intervals(cells: list[dict[str, Any]]) -> list[str]:
+    """Of each of ``_lacks`` the mean over victims with its 95 % interval."""
+    shown = []
+    for i, bounds in enumerate((None, None, None, (0.0, 100.0), (0.0, 100.0))):
+        values = {
+            name: [v for one in own if (v := _lacks(one)[i]) is not None] for name, own in by_victim(cells).items()
+        }
+        mean = mean_over_victims(values, bounds=bounds)
+        if mean is None:
+            shown.append("–")
+        elif mean.low is None:
+            shown.append(f"{mean.value:.1f}")
+        else:
+            shown.append(f"{mean.value:.1f} [{mean.low:.1f}, {mean.high:.1f}]")
+    return shown
 
 
 def guards(rows: list[dict[str, Any]]) -> str:
@@ -105,7 +169,7 @@ def guards(rows: list[dict[str, Any]]) -> str:
             made.append(f"| {victim} | none | – | – | – | – | – |")
             continue
         rates, before = one["rates"], one["rates"]["before"]
-        shown = {n: f"{_percent(before[n])} → {_percent(rates[n])}" for n in ("acc", "asr", "sia")}
+        shown = {n: f"{_percent(before[n])} → {_percent(rates[n])}" for n in RATES}
         flagged = [_flags(rates), "–" if strip is None else _flags(strip["rates"])]
         cells = (
             victim,
@@ -123,12 +187,24 @@ def _flags(rates: dict[str, Any]) -> str:
     return f"{_percent(rates.get('tpr_of_successful'))}, {_percent(rates.get('fpr'))}"
 
 
-def _told(one: dict[str, Any]) -> str:
-    return ", ".join(_percent(one["rates"].get(name)) for name in ("acc", "asr", "sia"))
+def _told(cells: list[dict[str, Any]]) -> str:
+    if not cells:
+        return "–"
+    means = [_mean([[one["rates"].get(name) for one in own] for own in by_victim(cells).values()]) for name in RATES]
+    count = len(by_victim(cells))
+    return ", ".join(means) + (f" ({count})" if count > 1 else "")
 
 
-def _bounds(one: dict[str, Any]) -> str:
-    return ", ".join(_percent(one["rates"]["before"].get(name)) for name in ("asr_floor", "sia_ceiling"))
+def _bounds(cells: list[dict[str, Any]]) -> str:
+    same = [one for one in cells if one["method"] != "strip"]  # which is measured on fewer images
+    before = [[one["rates"]["before"] for one in own] for own in by_victim(same).values()]
+    return ", ".join(_mean([[b.get(name) for b in own] for own in before]) for name in ("asr_floor", "sia_ceiling"))
+
+
+def _mean(rates: list[list[dict[str, float] | None]]) -> str:
+    """Over victims of the mean over each one's cells, in percent."""
+    mean = mean_over_victims({str(i): [r["value"] for r in own if r is not None] for i, own in enumerate(rates)})
+    return "–" if mean is None else f"{100 * mean.value:.1f}"
 
 
 def _percent(rate: dict[str, float] | None) -> str:
@@ -152,6 +228,7 @@ def main() -> None:
     write_record(given.out, name=given.out.stem, script=__file__, seed=0, results={"cells": rows}, measures=MEASURES)
     if given.methods:
         put(given.methods, *MARKS["methods"], table(rows))
+        put(given.methods, *MARKS["spread"], spread(rows))
     if given.guards:
         put(given.guards, *MARKS["guards"], guards(rows))
 

@@ -242,6 +242,27 @@ def test_the_table_of_methods_has_a_line_for_each_and_what_bounds_them(monkeypat
     ]
 
 
+def test_victims_that_differ_in_their_seed_are_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**one, "victim": f"c/v-s{i}"} for i, one in enumerate([*cell_rows()[:2], cell_rows()[1]])]
+    lines = script("methods", monkeypatch)["table"](rows).splitlines()
+    assert (lines[0], lines[3]) == ("| method | v |", "| bna | 89.9, 2.0, 85.0 (2) |")
+
+
+def test_the_spread_is_over_victims_and_counts_what_got_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = script("methods", monkeypatch)
+    guarded, without = cell_rows()[1], cell_rows()[0]
+    rows = [
+        guarded | {"victim": "c/badnet-a2o9-s1"},
+        without | {"victim": "c/badnet-a2o9-s2", "method": "bna", "guarded": False},
+        guarded | {"victim": "c/vit-s1"},
+    ]
+    lines = methods["spread"](rows).splitlines()[2:]
+    half = 12.7062 * 0.05
+    assert lines[0].startswith(f"| badnet-a2o9 | 2 | {0.05:.1f} [{0.05 - half:.1f}, {0.05 + half:.1f}] | 50.0 [")
+    assert lines[1] == "| vit | 1 | 0.1 | 1.0 | 4.0 | 98.0 | 5.0 |"
+    assert lines[2].startswith("| *the paper's, all-to-one* | 2 | ")
+
+
 def test_cells_become_rows_with_the_victims_rates_beside_those_behind_the_method(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
     [
         ("shifts", "victims", "table", "theory"),
         ("methods", "cells", "table", "paper"),
+        ("methods", "cells", "spread", "paper"),
         ("methods", "cells", "guards", "repair"),
         ("channelwise", "victims", "table", "paper"),
         ("slope", "rows", "table", "paper"),

@@ -34,7 +34,7 @@ ALLOWED = {
     "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
     "bench": GROUND
     | {"classifier", "data", "detection", "correction", "guard", "pipeline", "evaluation", "victims", "loading"}
-    | {"scan_files", "scan_state"},
+    | {"scan_files", "scan_state", "stand_ins"},
     "report": GROUND,
     "theory": GROUND,
     "report_pictures": GROUND | {"classifier", "data", "identity", "guard", "report"},

@@ -28,7 +28,7 @@ from untrojan.identity import victim_info
 from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
-from untrojan.stand_ins import Prepared, prepare
+from untrojan.stand_ins import StandIns, stand_ins_for
 from untrojan.verdict import doubts, verdict_on
 from untrojan.version import version
 
@@ -94,6 +94,7 @@ def repair(
     method: Literal["bna"] = "bna",
     options: dict[str, Any] | None = None,
     margin_share: float = MARGIN_SHARE,
+    stand_ins: StandIns | None = None,
     progress: Progress | None = None,
 ) -> Guard: ...
 
@@ -110,6 +111,7 @@ def repair(
     method: str,
     options: dict[str, Any] | None = None,
     margin_share: float = MARGIN_SHARE,
+    stand_ins: StandIns | None = None,
     progress: Progress | None = None,
 ) -> AnyGuard: ...
 
@@ -125,13 +127,15 @@ def repair(
     method: str = "bna",
     options: dict[str, Any] | None = None,
     margin_share: float = MARGIN_SHARE,
+    stand_ins: StandIns | None = None,
     progress: Progress | None = None,
 ) -> AnyGuard:
     """Make a guard for a classifier in which ``scan`` found a backdoor.
 
     images, labels: as for ``scan``, the same ones or others. ``options`` are keyword arguments of the method. A tuning
     method, which BNA is compared with, gives a ``Replacement``; see ``tune``. settings, margin_share: of BNA; see
-    ``SurrogateSettings`` and ``Guard``, 0 for the paper's inference rule.
+    ``SurrogateSettings`` and ``Guard``, 0 for the paper's inference rule. stand_ins: as ``prepare`` made them of the
+    same arguments, for another correction without another search; the guard and its cost are as if it had searched.
     Raises InconclusiveError for an inconclusive report, UsageError for a clean one, GuardMismatchError for a report on
     another classifier, UnsupportedError for a network that has nothing to correct.
     """
@@ -143,20 +147,20 @@ def repair(
         )
     _require_scan_of(classifier, report)
     correction = made_from(CORRECTIONS, method, options)
-    rows: list[dict[str, Tensor]] = []
-    prepared: dict[int, Prepared] = {}
-    own: dict[int, Tensor] = {}
+    made = stand_ins or prepare(classifier, images, labels, report, seed=seed, settings=settings, progress=progress)
+    if (made.victim, made.settings, made.seed) != (report.victim.sha256, settings, seed) or {*made.of} != {
+        *report.targets
+    }:
+        raise UsageError("the stand-ins are of another scan, seed or other settings than these; prepare them anew")
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
-        require_sites(classifier, images)  # whether there is any, before the search for surrogates
         logits = classifier.predict(images)
-        for target in report.targets:
-            generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
-            own[target] = logits[labels == target]
-            made = prepare(classifier, report, target, images, labels, settings, generator, progress)
-            rows.append(correction.fit(classifier, made.task, generator=generator, progress=progress))
-            prepared[target] = made
-    answers = {target: made.answers for target, made in prepared.items() if made.answers is not None}
+        own = {target: logits[labels == target] for target in report.targets}
+        rows = [
+            correction.fit(classifier, one.task, generator=one.generator(), progress=progress)
+            for one in made.of.values()
+        ]
+    answers = {target: one.answers for target, one in made.of.items() if one.answers is not None}
     theta = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     among_classes = allowed(answers, report.targets, report.victim.classes) if answers else None
     limits = among_classes if among_classes is not None else [None] * len(report.targets)
@@ -177,11 +181,11 @@ def repair(
                 images,
                 labels,
                 sources=report.sources(target),
-                surrogates=made.surrogates.shown,
-                held_out=made.surrogates.held_out,
+                surrogates=one.surrogates.shown,
+                held_out=one.surrogates.held_out,
                 generator=torch.Generator().manual_seed(seed),
             )
-            for target, made in prepared.items()
+            for target, one in made.of.items()
         }
     guard.card = GuardCard(
         victim=report.victim,
@@ -195,14 +199,44 @@ def repair(
         images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
         checks=checks,
         cost=Cost(
-            seconds=meter.seconds + first.seconds,
-            images_forward=sum(m.images_forward for m in (meter, first, second)),
-            images_forward_backward=meter.images_forward_backward,
+            seconds=made.cost.seconds + meter.seconds + first.seconds,
+            images_forward=made.cost.images_forward + sum(m.images_forward for m in (meter, first, second)),
+            images_forward_backward=made.cost.images_forward_backward + meter.images_forward_backward,
         ),
         seed=seed,
         version=version(),
     )
     return guard
+
+
+def prepare(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    report: ScanReport,
+    *,
+    seed: int = 0,
+    settings: SurrogateSettings | None = None,
+    progress: Progress | None = None,
+) -> StandIns:
+    """The first half of ``repair``, and about half of its time: stand-ins for the trigger of every target found.
+
+    To be given to one ``repair`` after another, of the same arguments but with other options. Raises as ``repair``.
+    """
+    _require_backdoor(report)
+    _require_scan_of(classifier, report)
+    images, labels = _checked(classifier, images, labels)
+    with as_found(classifier):
+        require_sites(classifier, images)  # whether there is any, before the search
+    return stand_ins_for(
+        classifier,
+        images,
+        labels,
+        report,
+        seed=seed,
+        settings=settings or SurrogateSettings(),
+        progress=progress or Silent(),
+    )
 
 
 def tune(

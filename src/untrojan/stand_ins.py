@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
+from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.state import as_found
 from untrojan.correction.base import Task
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
 from untrojan.errors import DataError
 from untrojan.progress import Progress
-from untrojan.records import ScanReport
+from untrojan.records import Cost, ScanReport
 
 
 def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
@@ -33,14 +35,64 @@ def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a target's correction is made from; ``answers`` where its images can only be of some classes."""
+    """What a target's correction is made from; ``answers`` where its images can only be of some classes; ``state``: of
+    the random generator, where the correction goes on with it."""
 
     task: Task
     surrogates: Surrogates
     answers: tuple[int, ...] | None
+    state: Tensor
+
+    def generator(self) -> torch.Generator:
+        """A generator that goes on where the search for stand-ins ended."""
+        made = torch.Generator()
+        made.set_state(self.state)
+        return made
 
 
-def prepare(
+@dataclass(frozen=True)
+class StandIns:
+    """What a guard's corrections are made from, by target; of which victim (its SHA-256), how, and at what cost."""
+
+    of: dict[int, Prepared]
+    victim: str
+    settings: SurrogateSettings
+    seed: int
+    cost: Cost
+
+
+def stand_ins_for(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    report: ScanReport,
+    *,
+    seed: int,
+    settings: SurrogateSettings,
+    progress: Progress,
+) -> StandIns:
+    """The stand-ins for the trigger of every target of a report.
+
+    images: float [N, C, H, W] in [0, 1], clean; labels: int64 [N]. Raises InconclusiveError if none works for a target.
+    """
+    with as_found(classifier), CostMeter(classifier) as meter:
+        made = {
+            target: _prepare(
+                classifier,
+                report,
+                target,
+                images,
+                labels,
+                settings,
+                torch.Generator().manual_seed(seed + 1_000_003 * target),
+                progress,
+            )
+            for target in report.targets
+        }
+    return StandIns(made, report.victim.sha256, settings, seed, meter.cost())
+
+
+def _prepare(
     classifier: Classifier,
     report: ScanReport,
     target: int,
@@ -70,4 +122,5 @@ def prepare(
     if few:
         moved = classes_moved(classifier, surrogates.smallest, images, labels, target, settings)
         answers = tuple(sorted({*sources, *moved}))
-    return Prepared(Task(target, images[among], images[labels == target], surrogates.shown), surrogates, answers)
+    task = Task(target, images[among], images[labels == target], surrogates.shown)
+    return Prepared(task, surrogates, answers, generator.get_state())

@@ -12,6 +12,7 @@ from untrojan.bench.methods import Given, method_for, method_names
 from untrojan.bench.plan import MethodSpec
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import TUNINGS
+from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, UsageError
 from untrojan.guard import Guard, Replacement, Strip
 from untrojan.identity import victim_info
@@ -55,6 +56,7 @@ def test_every_method_of_the_product_can_be_named() -> None:
 
 def test_without_the_rule_every_image_gets_the_corrected_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     guard = guard_of(3)
+    monkeypatch.setattr("untrojan.bench.methods.prepare", lambda *_, **__: "stand-ins")
     monkeypatch.setattr("untrojan.bench.methods.repair", lambda *_, **__: guard)
     made, cost = method_for(spec("bna-alone")).guard(given(report="a report"))
     assert isinstance(made, Replacement)
@@ -64,9 +66,34 @@ def test_without_the_rule_every_image_gets_the_corrected_answer(monkeypatch: pyt
 
 
 def test_without_the_rule_there_can_be_one_target_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("untrojan.bench.methods.prepare", lambda *_, **__: "stand-ins")
     monkeypatch.setattr("untrojan.bench.methods.repair", lambda *_, **__: guard_of(3, 1))
     with pytest.raises(DataError, match="one target"):
         method_for(spec("bna-alone")).guard(given(report="a report"))
+
+
+def test_corrections_of_one_victim_share_their_stand_ins_if_they_ask_for_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[SurrogateSettings] = []
+    used: list[str] = []
+
+    def prepare(*_: Any, settings: SurrogateSettings, **__: Any) -> str:
+        made.append(settings)
+        return f"stand-ins {len(made)}"
+
+    def repair(*_: Any, stand_ins: str, **__: Any) -> Guard:
+        used.append(stand_ins)
+        return guard_of(3)
+
+    monkeypatch.setattr("untrojan.bench.methods.prepare", prepare)
+    monkeypatch.setattr("untrojan.bench.methods.repair", repair)
+    victim = given(report="a report")
+    for more in ({}, {"options": {"tau": 50.0}}, {"surrogates": {"restarts": 1}}, {"margin_share": 0.0}):
+        method_for(spec("bna", **more)).guard(victim)
+    assert used == ["stand-ins 1", "stand-ins 1", "stand-ins 2", "stand-ins 1"]
+    method_for(spec("bna")).guard(given(report="a report"))
+    assert used[-1] == "stand-ins 3"
 
 
 def test_a_tuning_method_needs_no_verdict_and_its_options_are_told_apart() -> None:

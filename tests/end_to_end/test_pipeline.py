@@ -16,6 +16,7 @@ from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
+from untrojan.pipeline import prepare
 from untrojan.progress import Silent
 from untrojan.records import Evidence
 from untrojan.report_pictures import neuron_histogram
@@ -200,6 +201,25 @@ def test_the_victims_usual_margins_stand_on_the_card(found):
     assert guard.card.margin_share == pytest.approx(0.2)
     assert guard.card.usual_margins[3] == pytest.approx(float((first - second).median()), abs=1e-5)
     assert float(guard.usual_margins) == pytest.approx(guard.card.usual_margins[3])
+
+
+def test_prepared_stand_ins_give_the_same_guard_at_the_same_cost(found):
+    classifier, images, labels, report = found
+    quick = SurrogateSettings(restarts=1, allowances=(1.5,), copies=2, budget=Budget(steps=40, images=8, level=0.9))
+    made = prepare(classifier, images, labels, report, settings=quick)
+    for steps in (2, 3):
+        own = {"settings": quick, "options": {"steps": steps}}
+        alone = untrojan.repair(classifier, images, labels, report, **own)
+        shared = untrojan.repair(classifier, images, labels, report, stand_ins=made, **own)
+        assert all(
+            torch.equal(shared.corrected.theta()[name], tensor) for name, tensor in alone.corrected.theta().items()
+        )
+        assert shared.card.cost.images_forward == alone.card.cost.images_forward
+        assert shared.card.cost.images_forward_backward == alone.card.cost.images_forward_backward
+        assert shared.card.cost.seconds > made.cost.seconds
+    for wrong in ({"seed": 1}, {"settings": replace(quick, restarts=2)}):
+        with pytest.raises(UsageError, match="prepare them anew"):
+            untrojan.repair(classifier, images, labels, report, stand_ins=made, **{"settings": quick, **wrong})
 
 
 def test_stand_ins_of_few_sources_begin_with_the_scans_trigger(found, monkeypatch):

@@ -10,7 +10,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -22,8 +22,9 @@ from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, UsageError
 from untrojan.guard import MARGIN_SHARE, AnyGuard, Guard, Replacement, Strip
 from untrojan.keywords import checked
-from untrojan.pipeline import repair, settings_of, tune
+from untrojan.pipeline import prepare, repair, settings_of, tune
 from untrojan.records import Cost, ScanReport
+from untrojan.stand_ins import StandIns
 
 ALONE = "-alone"
 """After the name of a correction: without the inference rule."""
@@ -35,13 +36,15 @@ Shield = AnyGuard | Strip
 @dataclass(frozen=True)
 class Given:
     """What a method gets: a victim, clean images uint8 [N, C, H, W] with labels int64 [N], and the scan's report, None
-    for a method that needs no verdict. The true trigger is not among it."""
+    for a method that needs no verdict. The true trigger is not among it. stand_ins: what corrections have made of
+    exactly this so far, by its settings, which others take over."""
 
     classifier: Classifier
     images: Tensor
     labels: Tensor
     report: ScanReport | None
     seed: int
+    stand_ins: dict[SurrogateSettings, StandIns] = field(default_factory=dict)
 
 
 class Method(ABC):
@@ -112,16 +115,17 @@ class Corrected(Method):
     def guard(self, given: Given) -> tuple[Shield | None, Cost | None]:
         if given.report is None:
             raise UsageError(f"{self.name} needs a scan")
+        of = (given.classifier, given.images, given.labels, given.report)
+        if self.surrogates not in given.stand_ins:
+            given.stand_ins[self.surrogates] = prepare(*of, seed=given.seed, settings=self.surrogates)
         made = repair(
-            given.classifier,
-            given.images,
-            given.labels,
-            given.report,
+            *of,
             seed=given.seed,
             settings=self.surrogates,
             method=self.name,
             options=self.options,
             margin_share=self.margin_share,
+            stand_ins=given.stand_ins[self.surrogates],
         )
         return made, made.require_card().cost
 

@@ -13,6 +13,7 @@ from untrojan.bench.methods import Given, Shield
 from untrojan.classifier import Classifier
 from untrojan.data import ImageSet, balanced_sample, load_data, split_defence
 from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import CheckpointError, DataError, InconclusiveError, UntrojanError, UsageError
 from untrojan.evaluation.evaluate import evaluate
 from untrojan.intervals import wilson
@@ -22,6 +23,7 @@ from untrojan.records import After, Cost, Evaluation, Rate, ScanReport
 from untrojan.scan_files import load_scan, save_scan
 from untrojan.scan_state import ScanState, scan_key
 from untrojan.setting import Setting
+from untrojan.stand_ins import StandIns
 from untrojan.storage import read_text, write_bytes
 from untrojan.triggers import load_trigger
 from untrojan.victims.files import TRIGGER
@@ -131,13 +133,20 @@ def _whole(spec: str, shape: tuple[int, int, int], names: tuple[str, ...] | None
     return images, images.hashes()
 
 
+@lru_cache(maxsize=1)
+def _stand_ins(scan_key: str) -> dict[SurrogateSettings, StandIns]:
+    """What the cells of one scan share, to be filled by them; a process has its cells victim by victim."""
+    return {}
+
+
 def _shield(
     cell: Cell, classifier: Classifier, images: Images, report: ScanReport | None
 ) -> tuple[Shield | None, Cost | None, str | None]:
     """What the method makes, its cost, and why it made nothing."""
     if report is not None and report.verdict != "backdoor":
         return None, None, f"not found: the scan says {report.verdict} ({report.reason})"
-    given = Given(classifier, images.defence.images, images.defence.labels, report, cell.seed)
+    known = {} if report is None else _stand_ins(cell.scan_key)
+    given = Given(classifier, images.defence.images, images.defence.labels, report, cell.seed, known)
     try:
         shield, cost = cell.method.guard(given)
     except InconclusiveError as error:

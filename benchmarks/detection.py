@@ -1,7 +1,9 @@
 """Scan the zoo and record every verdict: ``python benchmarks/detection.py --zoo zoo --half calibration``.
 
 Each victim is scanned on images of its test split alone, as a user would scan it; its card is read after the verdict.
-Searches are kept in ``--work`` as they come, so that an interrupted run goes on. One record per half is committed.
+Searches are kept in ``--work`` as they come, so that an interrupted run goes on. One record per half is committed. With
+``--keep`` what the record at ``--out`` says of other victims stays in it, if they are still those of their cards; each
+row names the commit of the program that scanned.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import hashlib
 import json
 import math
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from record import write_record
+from record import commit, kept, write_record
 
 from untrojan.data import load_data
 from untrojan.detection.evidence import TOGETHER, usual_candidates
@@ -77,7 +79,7 @@ def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
     first = state.folder / f"cost-{_program()}.json"
     if not first.is_file():
         first.write_text(json.dumps({name: None if begun else made[name] for name in COST}))
-    return made | json.loads(first.read_text())
+    return made | json.loads(first.read_text()) | {"commit": commit()}
 
 
 def _program() -> str:
@@ -101,10 +103,7 @@ def describe(member: Member, report: ScanReport) -> dict[str, Any]:
         "name": member.name,
         "dataset": member.recipe.dataset,
         "classes": report.victim.classes,
-        "attack": card["attack"],
-        "setting": card["setting"],
-        "asr": card["asr"]["value"] if card.get("asr") else None,
-        "acc": card["acc"]["value"],
+        **described(card),
         "verdict": report.verdict,
         "p_value": report.p_value,
         "targets": list(report.targets),
@@ -113,6 +112,19 @@ def describe(member: Member, report: ScanReport) -> dict[str, Any]:
         "seconds": round(report.cost.seconds, 1),
         "images_forward": report.cost.images_forward,
         "images_forward_backward": report.cost.images_forward_backward,
+    }
+
+
+CARD = ("attack", "setting", "asr", "acc")
+
+
+def described(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a victim's card, what stands beside the verdict; another training has another accuracy."""
+    return {
+        "attack": card["attack"],
+        "setting": card["setting"],
+        "asr": card["asr"]["value"] if card.get("asr") else None,
+        "acc": card["acc"]["value"],
     }
 
 
@@ -134,12 +146,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", action="store_true", help="also keep what the record at --out has of other victims")
     options = parser.parse_args(arguments)
     chosen = selected(options.zoo, options.plan, options.half, options.only)
     options.work.mkdir(parents=True, exist_ok=True)
     jobs = [(member, options.work, options.seed) for member in chosen]
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         rows = pool.map(_row, jobs, chunksize=1)
+    if options.keep:
+        cards = {m.name: described(m.card) for m in members(options.zoo, "*")}
+        earlier = kept(options.out, "victims", rows, lambda one: one["name"])
+        rows += [one for one in earlier if {key: one[key] for key in CARD} == cards.get(one["name"])]
+        rows.sort(key=lambda one: str(one["name"]))
     tests = sorted({key.partition("/")[0] for made in rows for key in made["values"]})
     write_record(
         options.out,

@@ -4,6 +4,9 @@ r"""Cells that ``untrojan bench`` has measured, as a record and a table of a pag
     python benchmarks/methods.py RUNS --out benchmarks/records/methods.json \
         --methods docs/paper.md --guards docs/repair.md
 
+With ``--keep`` the cells of the record at ``--out`` that the runs do not have stay in it: all of them are a night's
+work. Each row says at which commit it was measured.
+
 Two tables: ACC, ASR and SIA of every method on every victim, and what BNA's guard flags beside STRIP; in percent.
 """
 
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from page import put
-from record import write_record
+from record import kept, write_record
 
 from untrojan.bench.cell import CELLS, CellRecord
 from untrojan.bench.statistics import mean_over_victims
@@ -51,7 +54,17 @@ def cells_in(folders: list[Path]) -> list[CellRecord]:
             continue
         if record.status == "done":
             found.append(record)
-    return sorted(found, key=lambda cell: (cell.victim, _rank(label(cell)), cell.seed))
+    return found
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By victim, method and seed."""
+    return sorted(rows, key=lambda one: (one["victim"], _rank(one["method"]), one["seed"]))
+
+
+def _same(one: dict[str, Any]) -> tuple[Any, ...]:
+    """What two measurements of the same thing have in common."""
+    return one["victim"], one["method"], one["seed"], one["images"], json.dumps(one["options"], sort_keys=True)
 
 
 def label(cell: CellRecord) -> str:
@@ -72,6 +85,7 @@ def row(cell: CellRecord) -> dict[str, Any]:
         "method": label(cell),
         "options": cell.options,
         "seed": cell.seed,
+        "commit": cell.commit,
         "found": cell.found,
         "targets": cell.targets,
         "guarded": cell.guarded,
@@ -220,10 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="what untrojan bench --out wrote")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", action="store_true", help="also keep what the record at --out has of other cells")
     parser.add_argument("--methods", type=Path, help="the page with the table of methods")
     parser.add_argument("--guards", type=Path, help="the page with the table of guards")
     given = parser.parse_args()
     rows = [json.loads(json.dumps(row(cell), default=str)) for cell in cells_in(given.runs)]
+    rows = in_order(rows + (kept(given.out, "cells", rows, _same) if given.keep else []))
     print(table(rows))
     write_record(given.out, name=given.out.stem, script=__file__, seed=0, results={"cells": rows}, measures=MEASURES)
     if given.methods:

@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -66,7 +66,7 @@ def write_record(
         seed=seed,
         machine=this_machine(),
         versions={"python": platform.python_version()} | {package: installed(package) for package in PACKAGES},
-        commit=_git("rev-parse", "HEAD"),
+        commit=commit(),
         changed=bool(_git("status", "--porcelain", "--", "src", own)),
         sources={file: sha256(file) for file in (own, *measures)},
         results=dict(results),
@@ -77,9 +77,25 @@ def write_record(
     return record
 
 
+def kept(
+    path: Path, where: str, rows: list[dict[str, Any]], same: Callable[[dict[str, Any]], Any]
+) -> list[dict[str, Any]]:
+    """The rows of an earlier record's ``results[where]`` that none of ``rows`` replaces; each names its own commit."""
+    if not path.is_file():
+        return []
+    earlier = BenchmarkRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    new = [same(one) for one in rows]
+    return [{"commit": earlier.commit} | one for one in earlier.results[where] if same(one) not in new]
+
+
 def sha256(file: str) -> str:
     """Of a file, by its path in the repository."""
     return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
+
+
+def commit() -> str:
+    """What this working tree is made of, changes aside."""
+    return _git("rev-parse", "HEAD")
 
 
 def _without_folder(argument: str) -> str:

@@ -69,6 +69,18 @@ def written(folder: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def test_rows_of_an_earlier_record_stay_unless_they_are_measured_again(
+    tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = written(tmp_path, record, monkeypatch)
+    content["results"] = {"rows": [{"name": "a", "x": 1}, {"name": "b", "x": 1}, {"name": "c", "commit": "cd" * 20}]}
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    made = record["kept"](path, "rows", [{"name": "a", "x": 2}], lambda row: row["name"])
+    assert made == [{"name": "b", "x": 1, "commit": "ab" * 20}, {"name": "c", "commit": "cd" * 20}]
+    assert record["kept"](tmp_path / "none.json", "rows", [], lambda row: row["name"]) == []
+
+
 def test_a_record_says_what_is_needed(tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     content = written(tmp_path, record, monkeypatch)
     assert next(iter(content)) == "schema"
@@ -275,6 +287,25 @@ def test_cells_become_rows_with_the_victims_rates_beside_those_behind_the_method
     assert made["method"] == "bna (paper)"
     assert made["rates"] == {}
     assert made["images"] is None
+
+
+def test_a_bench_runs_table_has_the_bounds_in_brackets_and_counts_victims(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean(value: float, victims: int) -> dict[str, Any]:
+        return {"value": value, "low": None, "high": None, "victims": victims}
+
+    def entry(row: str, column: str, victims: int, **rates: float) -> dict[str, Any]:
+        about = {"row": [row], "column": [column], "cells": victims, "failed": 0, "found": None, "cost": {}}
+        return about | {"rates": {name: mean(value, victims) for name, value in rates.items()}}
+
+    entries = [
+        entry("50", "badnet", 2, acc=0.9, asr=0.02, asr_floor=0.01, sia=0.85, sia_ceiling=0.9),
+        entry("50", "none", 1, acc=0.8),
+        entry("150", "badnet", 1, acc=0.7),
+    ]
+    about = {"name": "t", "title": None, "rows": ["tau"], "columns": ["attack"], "rates": ["acc"], "failed": []}
+    lines = script("bench_table", monkeypatch)["table"]({"table": about | {"entries": entries}}).splitlines()
+    assert lines[0] == "| tau | badnet (2) | none (1) |"
+    assert lines[2:] == ["| 50 | 90.0, 2.0 (1.0), 85.0 (90.0) | 80.0 |", "| 150 | 70.0 | – |"]
 
 
 def test_the_overhead_is_measured_for_every_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,16 @@ def test_a_table_is_made_from_its_record(
     assert script(name)[table](rows) in (ROOT / "docs" / f"{page}.md").read_text(), f"run benchmarks/{name}.py"
 
 
+def test_tables_of_bench_runs_are_made_from_their_records(script: Callable[[str], dict[str, Any]]) -> None:
+    page = (ROOT / "docs" / "paper.md").read_text()
+    made = script("bench_table")
+    for path in sorted((ROOT / "benchmarks" / "records").glob("*.json")):
+        results = json.loads(path.read_text())["results"]
+        if "table" in results:
+            begin, end = made["marks"](path.stem)
+            assert f"{begin}\n{made['table'](results)}\n{end}" in page, f"run benchmarks/bench_table.py for {path.stem}"
+
+
 def test_what_stands_between_two_marks_is_replaced(tmp_path: Path, script: Callable[[str], dict[str, Any]]) -> None:
     page, put = tmp_path / "page.md", script("page")["put"]
     page.write_text("before\n<a>\nold\n<b>\nafter\n")

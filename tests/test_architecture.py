@@ -24,6 +24,7 @@ ALLOWED = {
     "detection": GROUND | {"classifier", "data", "identity"},
     "correction": GROUND | {"classifier", "data", "identity"},
     "guard": GROUND | {"classifier", "data", "identity"},
+    "processes": GROUND,
     "scan_files": GROUND,
     "scan_state": GROUND | {"detection"},
     "verdict": GROUND | {"classifier", "detection"},
@@ -31,10 +32,10 @@ ALLOWED = {
     "pipeline": GROUND | {"classifier", "data", "identity", "detection", "correction", "guard", "verdict", "stand_ins"},
     "evaluation": GROUND | {"classifier", "data", "identity", "guard"},
     "loading": GROUND | {"classifier", "victims"},
-    "victims": GROUND | {"classifier", "data", "attacks", "evaluation"},
+    "victims": GROUND | {"classifier", "data", "attacks", "evaluation", "processes"},
     "bench": GROUND
     | {"classifier", "data", "detection", "correction", "guard", "pipeline", "evaluation", "victims", "loading"}
-    | {"scan_files", "scan_state", "stand_ins"},
+    | {"scan_files", "scan_state", "stand_ins", "processes"},
     "report": GROUND,
     "theory": GROUND,
     "report_pictures": GROUND | {"classifier", "data", "identity", "guard", "report"},

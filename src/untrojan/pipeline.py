@@ -225,8 +225,8 @@ def prepare(
     """
     _require_backdoor(report)
     _require_scan_of(classifier, report)
-    images, labels = _checked(classifier, images, labels)
     with as_found(classifier):
+        images, labels = _checked(classifier, images, labels)
         require_sites(classifier, images)  # whether there is any, before the search
     return stand_ins_for(
         classifier,
@@ -288,6 +288,12 @@ def tune(
     return guard
 
 
+def check_method(name: str, options: Mapping[str, Any] | None) -> None:
+    """Raise UsageError for a method of ``repair`` that there is not, or an option that it does not take."""
+    table: Mapping[str, type[Any]] = TUNINGS if name in TUNINGS else CORRECTIONS
+    made_from(table, name, options)
+
+
 def made_from(table: Mapping[str, type[Method]], name: str, options: Mapping[str, Any] | None) -> Method:
     """The method of that name with these keyword arguments, converted to the types that it asks for.
 
@@ -312,7 +318,7 @@ def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
 
 
 def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Float images in [0, 1] and int64 labels on the classifier's device."""
+    """Float images in [0, 1] and int64 labels on the classifier's device, which is in evaluation mode."""
     images = classifier.as_float(images)
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise DataError(f"expected one int64 label for each of the {len(images)} images")
@@ -322,6 +328,7 @@ def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Te
         raise ShapeError("float images must be finite and lie in [0, 1]; give uint8 images for values in 0..255")
     if len(labels.unique()) < 2:
         raise DataError("all images are of one class; give clean images of at least two, better of every class")
+    classifier.require_gradient(images)
     return images, labels.to(images.device)
 
 

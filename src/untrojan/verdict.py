@@ -10,7 +10,7 @@ from torch import Tensor
 from untrojan.classifier import Classifier
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
-from untrojan.errors import DataError
+from untrojan.errors import DataError, UnsupportedError
 from untrojan.records import Evidence
 from untrojan.storage import all_finite
 
@@ -18,7 +18,10 @@ Verdict = Literal["backdoor", "clean", "inconclusive"]
 
 
 def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
-    """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all."""
+    """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all.
+
+    Raises DataError for labels that are no classes, UnsupportedError for probabilities in place of logits.
+    """
     none = torch.zeros(len(images), dtype=torch.bool)
     if not all_finite(dict(classifier.module.state_dict())):
         return (
@@ -45,6 +48,11 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
             ),
             none,
             answers,
+        )
+    if float(logits.min()) >= 0 and float(logits.max()) <= 1:
+        raise UnsupportedError(
+            "all answers of the network lie in [0, 1], as probabilities do, and logits are needed: leave out its last "
+            "softmax or sigmoid, or return the logarithm of its probabilities"
         )
     counts = torch.stack([(right & (labels == c)).sum() for c in range(classes)])
     # A class of which nearly nothing is right is still a possible source: then its images serve as they are.

@@ -166,14 +166,14 @@ def test_a_process_that_is_killed_loses_its_own_task_alone(cells: CellsOf, tmp_p
             super().submit(task)
             if not self.killed:
                 self.killed += 1
-                self._workers[-1].process.kill()
+                self.pool.workers[-1].process.kill()
 
     workers = Mortal(jobs=2, threads=1)
     wanted = cells(NONE, STRIP)
     ended = all_of(wanted, tmp_path, workers)
     assert [ended[cell.key].status for cell in wanted] == ["done"] * 4
     assert workers.killed == 1
-    assert not workers._workers
+    assert not workers.pool.workers
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,3 +75,15 @@ def test_identity_depends_on_tensors_and_preprocessing_alone() -> None:
     with torch.no_grad():
         copy[2].bias[0] += 1e-3  # type: ignore[index, union-attr, operator]
     assert Classifier(copy).sha256() != identity
+
+
+def test_a_network_may_change_its_input_in_place_and_the_images_stay() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sub_(0.3).flatten(1)
+
+    images = torch.rand(4, 1, 2, 2)
+    before, classifier = images.clone(), Classifier(InPlace())
+    assert torch.equal(classifier.predict(images), classifier.predict(images))
+    assert torch.equal(images, before)
+    classifier.require_gradient(images)

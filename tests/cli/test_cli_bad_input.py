@@ -263,3 +263,85 @@ def test_scan_that_is_none(refuse, victim_folder, images_folder, tmp_path):
 def test_demo_does_not_replace_what_it_did_not_make(refuse, tmp_path):
     (tmp_path / "mine" / "clean").mkdir(parents=True)
     assert "something else than a demo" in refuse(2, "demo", "--out", tmp_path / "mine")
+
+
+def test_images_of_another_shape_than_the_guards_are_refused(
+    refuse, victim_folder, images_folder, classifier, tmp_path
+):
+    """In another size its own images would not be recognised, and count as unseen."""
+    save_guard(tmp_path / "guard", guard_of(classifier, stripes(12, seed=2).images))
+    other = [
+        "--model",
+        "convnet?width=4&classes=3",
+        "--weights",
+        victim_folder / "victim.safetensors",
+        "--input",
+        "1x16x16",
+    ]
+    guard = ["--guard", tmp_path / "guard"]
+    image = tmp_path / "image.png"
+    Image.new("L", (8, 8)).save(image)
+    assert "1x8x8" in refuse(2, "evaluate", *other, "--test", images_folder, *guard)
+    assert "1x8x8" in refuse(2, "predict", *other, *guard, image)
+
+
+def test_poison_touches_none_of_the_users_files(run, tmp_path):
+    (tmp_path / "training.log").write_text("mine")
+    (tmp_path / "training.ipynb").write_text("mine")
+    (tmp_path / "training.d").mkdir()
+    (tmp_path / "training.pt").write_text("of an earlier training")
+    command = ["poison", "--dataset", tmp_path / "nowhere", "--attack", "none", "--out", tmp_path]
+    assert "no such file" in run(*command).error.lower()
+    assert (tmp_path / "training.pt").is_file()  # before the data are read nothing goes
+    data = write_folder(tmp_path / "data", stripes(30))
+    command = ["poison", "--dataset", data, "--attack", "none", "--arch", "convnet", "--width", "2", "--epochs", "1"]
+    assert run(*command, "--out", tmp_path, "-q").code == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("data", "training.d", "training.ipynb", "training.log", "victim.json", "victim.safetensors"),
+    ]
+
+
+SOURCE = """
+import torch
+from untrojan.victims import ARCHITECTURES
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = ARCHITECTURES["convnet"](classes=3, width=4)
+    def forward(self, x):
+        {line}
+        return self.net(x){end}
+
+def build():
+    net = Net()
+    net.load_state_dict = lambda state, **how: net.net.load_state_dict(state, **how)
+    net.state_dict = lambda *a, **k: net.net.state_dict(*a, **k)
+    return net
+"""
+
+
+@pytest.fixture
+def wrapped(tmp_path, weights):
+    """The victim behind a line of a user's own code."""
+
+    def options(line="pass", end=""):
+        (tmp_path / "net.py").write_text(SOURCE.format(line=line, end=end))
+        return ["--model", f"{tmp_path / 'net.py'}:build", "--weights", weights]
+
+    return options
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(".detach()", "no gradient"), (".softmax(1)", "probabilities"), (".sigmoid()", "probabilities")]
+)
+def test_a_network_that_cannot_be_scanned_is_unsupported(run, wrapped, images_folder, end, said):
+    ended = run("scan", *wrapped(end=end), "--clean", images_folder, "--format", "json")
+    assert (ended.code, ended.out) == (3, "")
+    assert said in ended.error
+
+
+def test_what_a_network_prints_is_no_data(run, wrapped, images_folder):
+    ended = run("evaluate", *wrapped(line="print('shape', x.shape)"), "--test", images_folder, "--format", "json")
+    assert json.loads(ended.out)["schema"] == "untrojan-evaluation-1"
+    assert "shape torch.Size" in ended.err

@@ -250,6 +250,19 @@ def test_repair_of_a_clean_scan_has_nothing_to_do(run, classifier, victim, victi
     assert not (tmp_path / "guard").exists()
 
 
+def test_repair_of_a_clean_scan_checks_its_options_and_tells_of_an_earlier_guard(
+    run, classifier, victim, victim_folder, guard_folder, tmp_path
+):
+    save_scan(tmp_path / "scan", report_of(classifier, victim, "clean"))
+    command = ["repair", victim_folder, "--clean", "nowhere", "--scan", tmp_path / "scan", "--out", guard_folder]
+    assert run(*command, "--method", "magic").code == 4
+    assert run(*command, "--method-option", "tau=x").code == 4
+    ended = run(*command)
+    assert ended.code == 0
+    assert "an earlier run" in ended.err
+    assert sorted(p.name for p in guard_folder.iterdir()) == ["guard.json", "guard.safetensors"]
+
+
 def test_repair_of_an_inconclusive_scan_is_an_error(run, classifier, victim, victim_folder, tmp_path):
     save_scan(tmp_path / "scan", report_of(classifier, victim, "inconclusive"))
     ended = run("repair", victim_folder, "--clean", "digits", "--scan", tmp_path / "scan", "--out", tmp_path / "guard")

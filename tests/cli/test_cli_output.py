@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,45 @@ def test_closed_pipe_is_quiet():
     )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError(28, "No space left")])
+@pytest.mark.parametrize("after", range(5))
+def test_a_move_that_fails_midway_is_undone(tmp_path, monkeypatch, raised, after):
+    for name in "abc":
+        (tmp_path / name).write_text("earlier")
+    moves, replace = [], os.replace
+
+    def failing(start, end):
+        moves.append(start)
+        if len(moves) == after + 1:
+            raise raised
+        replace(start, end)
+
+    def change() -> None:
+        with staged(tmp_path, ("a", "b", "c")) as stage:
+            for name in "ac":
+                (stage / name).write_text("new")
+            monkeypatch.setattr(os, "replace", failing)
+
+    with pytest.raises(OutputError if isinstance(raised, OSError) else KeyboardInterrupt):
+        change()
+    assert {name: (tmp_path / name).read_text() for name in names(tmp_path)} == dict.fromkeys("abc", "earlier")
+
+
+def test_ctrl_c_waits_for_the_end_of_the_move(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def interrupted(start, end):
+        signal.raise_signal(signal.SIGINT)
+        replace(start, end)
+
+    def change() -> None:
+        with staged(tmp_path, ("a", "b")) as stage:
+            (stage / "a").write_text("new")
+            (stage / "b").write_text("new")
+            monkeypatch.setattr(os, "replace", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        change()
+    assert {name: (tmp_path / name).read_text() for name in names(tmp_path)} == {"a": "new", "b": "new"}

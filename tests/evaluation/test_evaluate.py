@@ -19,7 +19,7 @@ from oracles.correction import decide
 from tiny_networks import random_images, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.errors import DataError, GuardMismatchError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
 from untrojan.evaluation import evaluate, wilson
 from untrojan.evaluation.evaluate import Evaluation
 from untrojan.guard import Decision, Guard
@@ -334,3 +334,17 @@ def test_the_guard_of_another_victim() -> None:
     _, guard, images, labels, _ = tiny()
     with pytest.raises(GuardMismatchError, match="made for another victim"):
         evaluate(tiny_classifier(1), images, labels, guard=guard)
+
+
+def test_labels_that_are_no_classes_and_answers_that_are_no_numbers_are_not_measured() -> None:
+    victim, broken = (
+        Classifier(Table(VICTIM_CLEAN, VICTIM_TRIGGERED)),
+        Classifier(Table(VICTIM_CLEAN, VICTIM_TRIGGERED)),
+    )
+    with pytest.raises(DataError, match=r"0\.\.3, got 0\.\.4"):
+        evaluate(victim, IMAGES, LABELS + LABELS.eq(3))
+    with torch.no_grad():
+        broken.module.table[0, 9] = torch.nan  # the answer to the last image alone
+    with pytest.raises(InconclusiveError, match="no finite numbers"):
+        evaluate(broken, IMAGES, LABELS, batch_size=3)
+    assert not broken._forward_hooks

@@ -132,6 +132,17 @@ def test_next_steps_follow_what_was_measured() -> None:
     replaced = said(*next_steps(ReportContent(scan=scan(), guard=guard(form="replacement", method="nad"))))
     assert "flags no images" in replaced
     assert "images that the guard flags" not in replaced
+    no_trigger = evaluation(asr_after=0.9)
+    rates = {"asr": None, "sia": None}
+    no_trigger = no_trigger.model_copy(
+        update={
+            "before": no_trigger.before.model_copy(update=rates),
+            "after": no_trigger.after.model_copy(update=rates),
+        }
+    )
+    without = said(*next_steps(ReportContent(guard=guard(), evaluation=no_trigger)))
+    assert "Measure what the guard does" not in without
+    assert "untrojan evaluate … --trigger FILE" in without
     measured = said(*next_steps(full()))
     assert "1.2% of the triggered images still get" in measured
     useless = ReportContent(scan=scan(), guard=guard(), evaluation=evaluation(asr_after=0.9))

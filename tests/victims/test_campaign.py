@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 
 from untrojan.data import ImageSet
 from untrojan.errors import UsageError
+from untrojan.processes import Pool
 from untrojan.victims import recipe as recipes
 from untrojan.victims.campaign import run
 from untrojan.victims.plan import read_plan
@@ -129,3 +133,38 @@ def test_the_card_holds_the_recipe_that_makes_it_again(plan: list[Recipe]) -> No
     victim = make(plan[2], device=CPU)
     again = make(Recipe.model_validate(victim.card["recipe"]), device=CPU)
     assert again.classifier().sha256() == victim.classifier().sha256()
+
+
+def killed(_task: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def killed_the_first_time(task: Path) -> str:
+    if not task.exists():
+        task.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def test_what_dies_with_its_process_is_tried_once_more_and_then_told(tmp_path: Path) -> None:
+    with closing(Pool(killed_the_first_time, jobs=2, threads=1)) as pool:
+        ended = list(pool.each([tmp_path / "a", tmp_path / "b"]))
+    assert sorted(one.task.name for one in ended) == ["a", "b"]
+    assert [(one.result, one.died) for one in ended] == [("done", None)] * 2
+    with closing(Pool(killed, jobs=1, threads=1)) as deadly:
+        assert [one.died for one in deadly.each([1])] == ["its worker died (SIGKILL, as when memory runs out)"]
+
+
+def test_taking_a_victim_leaves_nothing_of_an_earlier_one(plan: list[Recipe], tmp_path: Path) -> None:
+    list(run(plan, tmp_path / "zoo", jobs=1, device=CPU))
+    (clean,) = members(tmp_path / "zoo", "clean-s0")
+    old = tmp_path / "taken" / "clean-s0"
+    old.mkdir(parents=True)
+    for name in ("trigger.safetensors", "victim.json", "notes.txt"):
+        (old / name).write_text("earlier")
+    get([clean], tmp_path / "taken", device=CPU)
+    assert sorted(p.name for p in old.iterdir()) == ["notes.txt", "victim.json", "victim.safetensors"]
+    assert (old / "victim.json").read_bytes() == (clean.folder / "victim.json").read_bytes()
+    (same,) = get([clean], tmp_path / "zoo", device=CPU)  # into the zoo itself
+    assert (same / "victim.safetensors").is_file()

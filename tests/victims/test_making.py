@@ -214,3 +214,12 @@ def test_nothing_of_the_test_split_is_trained_on(attack: str, monkeypatch: pytes
     assert bool((to_train < to_test).all())
     if attack in ("l0-inv", "l2-inv"):
         assert {bytes(image.numpy()) for image in seen[0]} <= {bytes(image.numpy()) for image in train.images}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("wasserstein", "latent"), ("input-aware", "mask_weight"), ("sig", "frequency")]
+)
+@pytest.mark.parametrize("value", ["nan", "inf", math.nan])
+def test_options_of_attacks_are_finite(name: str, option: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"attack {name}: {option} cannot be"):
+        build_attack(name, {option: value})

@@ -1,15 +1,8 @@
-"""Those that do the work: processes of this machine, each of which may die without taking others with it."""
+"""Those that do the work, each of which may die without taking others with it; here processes of this machine."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import warnings
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,6 +10,7 @@ import torch
 
 from untrojan.bench.cell import Cell
 from untrojan.bench.work import measure_cell, scan_cell
+from untrojan.processes import Pool
 
 
 @dataclass(frozen=True)
@@ -56,9 +50,10 @@ class Workers(Protocol):
     def close(self) -> None: ...
 
 
-def perform(task: Task, threads: int) -> str | None:
+def perform(task: Task, threads: int | None = None) -> str | None:
     """Do a task; why it failed, or None. Whatever goes wrong in a cell is this cell's failure alone."""
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    if threads is not None:
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
     try:
         (scan_cell if task.kind == "scan" else measure_cell)(task.cell, task.out, task.device)
     except Exception as error:
@@ -67,105 +62,26 @@ def perform(task: Task, threads: int) -> str | None:
     return None
 
 
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    connection: Connection
-    task: Task | None = None
-
-
 class Processes:
-    """``jobs`` processes, each with ``threads`` threads, started when there is work for them.
-
-    A process that dies (killed, out of memory) loses the task that it had; another one takes its place.
-    """
+    """``jobs`` processes with ``threads`` threads each."""
 
     def __init__(self, jobs: int, threads: int):
-        self.jobs, self.threads = jobs, threads
-        self._context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker] = []
+        self.pool: Pool[Task, str | None] = Pool(perform, jobs=jobs, threads=threads)
 
     @property
     def idle(self) -> bool:
         """Whether another task can be begun now."""
-        return sum(worker.task is not None for worker in self._workers) < self.jobs
+        return self.pool.idle
 
     def submit(self, task: Task) -> None:
-        """Give a task to a worker that has none. A worker that died meanwhile is noticed by ``next``."""
-        free = next((worker for worker in self._workers if worker.task is None and worker.process.is_alive()), None)
-        worker = free or self._start()
-        worker.task = task
-        try:
-            worker.connection.send(task)
-        except OSError:
-            worker.process.kill()
+        """Begin a task."""
+        self.pool.submit(task)
 
     def next(self) -> Ended:
         """Wait until a task has ended."""
-        while True:
-            busy = [worker for worker in self._workers if worker.task is not None]
-            wait([end for worker in busy for end in (worker.connection, worker.process.sentinel)])
-            for worker in busy:
-                if (ended := self._ended(worker)) is not None:
-                    return ended
+        ended = self.pool.next()
+        return Ended(ended.task, ended.result if ended.died is None else ended.died, lost=ended.died is not None)
 
     def close(self) -> None:
-        """End all workers, whatever they are doing."""
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.connection.close()
-        self._workers.clear()
-
-    def _start(self) -> _Worker:
-        here, there = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(there, self.threads), daemon=True)
-        process.start()
-        there.close()
-        worker = _Worker(process, here)
-        self._workers.append(worker)
-        return worker
-
-    def _ended(self, worker: _Worker) -> Ended | None:
-        task = worker.task
-        if task is None or not (worker.connection.poll() or not worker.process.is_alive()):
-            return None
-        try:
-            reason = worker.connection.recv()
-        except (EOFError, OSError):
-            worker.process.join()
-            worker.connection.close()
-            self._workers.remove(worker)
-            return Ended(task, f"its worker died ({_how(worker.process.exitcode)})", lost=True)
-        worker.task = None
-        return Ended(task, reason)
-
-
-def _how(code: int | None) -> str:
-    """Of an exit code: what ended the process."""
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"{name}, as when memory runs out" if name == "SIGKILL" else name
-
-
-def _serve(connection: Connection, threads: int) -> None:
-    """What a worker does: tasks, until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    warnings.simplefilter("ignore")
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        connection.send(perform(task, threads))
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed outright cannot end its workers, which would go on for nobody."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+        """End all processes, whatever they are doing."""
+        self.pool.close()

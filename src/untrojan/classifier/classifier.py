@@ -15,7 +15,7 @@ from untrojan.errors import ShapeError, UnsupportedError, UsageError
 class Classifier(nn.Module):
     """Images in [0, 1] to logits.
 
-    module: any network that maps float32 [N, C, H, W] to logits [N, K].
+    module: any network that maps float32 [N, C, H, W] to logits [N, K], not to probabilities.
     mean, std: per channel, in [0, 1] image units; the input is normalised with them (default: not at all).
     class_names: K names; ``num_classes`` follows from them, or from the first batch that passes.
     input_shape: (C, H, W) that the network wants; None means whatever the images have.
@@ -72,8 +72,8 @@ class Classifier(nn.Module):
         return logits
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Apply mean and std to float images."""
-        return (images - self.mean) / self.std if self.normalises else images
+        """Apply mean and std to float images; always a tensor of its own, which a network may change in place."""
+        return (images - self.mean) / self.std if self.normalises else images.clone()
 
     def as_float(self, images: Tensor) -> Tensor:
         """Float32 images in [0, 1] on this classifier's device; raises ShapeError if they cannot be that."""
@@ -119,6 +119,24 @@ class Classifier(nn.Module):
         finally:
             for module, training in modes:
                 module.training = training
+
+    def require_gradient(self, images: Tensor) -> None:
+        """Raise UnsupportedError if the answers have no gradient in the images; to be called in evaluation mode.
+
+        images: float [N, C, H, W]; two of them are passed.
+        """
+        probe = images[:2].detach().clone().requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                torch.autograd.grad(self.module(self.normalise(probe)).sum(), probe)
+        except RuntimeError as error:
+            if "memory" in str(error):
+                raise
+            text = " ".join(str(error).split())[:120]
+            raise UnsupportedError(
+                f"the network's answers have no gradient in its images, and triggers are searched with it ({text}); "
+                "take no_grad, detach and operations without a gradient out of its forward"
+            ) from None
 
     def sha256(self) -> str:
         """A hash of the network's parameters and buffers and of the preprocessing: the victim's identity.

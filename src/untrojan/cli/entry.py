@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from untrojan.cli.poison import poison
 from untrojan.cli.predict import predict
 from untrojan.cli.repair import repair
 from untrojan.cli.scan import scan
-from untrojan.cli.streams import close_output, say, write_text
+from untrojan.cli.streams import close_output, say, stdout_kept, write_text
 from untrojan.cli.zoo import zoo
 from untrojan.errors import UntrojanError
 from untrojan.version import version
@@ -33,6 +34,18 @@ COMMANDS = (demo, scan, repair, evaluate, predict, poison, bench, doctor)
 INTERRUPTED, TERMINATED = 130, 143
 # The parser's errors have no public name; they are what the public one derives from.
 ParserError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def _alone_on_stdout(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with standard output for itself, whatever the code of a model prints."""
+
+    @functools.wraps(command)
+    def run(*arguments: object, **options: object) -> int:
+        with stdout_kept():
+            return command(*arguments, **options)
+
+    return run
+
 
 app = typer.Typer(
     name="untrojan",
@@ -43,7 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command()(_alone_on_stdout(_command))
 app.add_typer(zoo)
 
 

@@ -11,7 +11,14 @@ from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import command_line, require_writable, staged
 from untrojan.cli.streams import write_data, write_report
-from untrojan.cli.victim import load_fitting, load_scan_of, load_victim, read_trigger, require_finite
+from untrojan.cli.victim import (
+    load_fitting,
+    load_scan_of,
+    load_victim,
+    read_trigger,
+    require_finite,
+    require_shape,
+)
 from untrojan.errors import DataError
 
 FILES = ("evaluation.json", "report.html")
@@ -67,6 +74,9 @@ def evaluate(
     data = load_fitting(
         classifier, test, limit=limit, seed=seed, shape=None if known is None else known.victim.input_shape
     )
+    for made, what in ((card, "the guard"), (report, "the scan")):
+        if made is not None:
+            require_shape(made.victim, data.images, what)
     require_finite(classifier, data.images)
     stamp, setting = (None, None) if trigger is None else read_trigger(trigger, classifier, data.images)
     left_out = 0

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -38,21 +40,17 @@ def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
     """A hidden folder to write into, whose content moves to ``out`` together when the block ends without an error.
 
     names: the files and folders that this command writes; those of an earlier run are removed, also if this one does
-    not write them, so that ``out`` never mixes two runs. Raises OutputError; if the block fails, ``out`` is as it was.
+    not write them, so that ``out`` never mixes two runs. Raises OutputError; if the block or the move fails, ``out`` is
+    as it was, and Ctrl-C waits for the end of the move.
     """
     made = _make(out)
     stage: Path | None = None
     try:
         stage = Path(tempfile.mkdtemp(prefix=".untrojan-", dir=out))
         yield stage
-        earlier = stage / "earlier"
-        earlier.mkdir()
-        for name in names:
-            if os.path.lexists(out / name):
-                os.replace(out / name, earlier / name)
-            if os.path.lexists(stage / name):
-                os.replace(stage / name, out / name)
-        made = []
+        with _signals_wait():
+            _move(stage, out, names)
+            made = []
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from None
     except OutputError as error:
@@ -63,6 +61,40 @@ def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _move(stage: Path, out: Path, names: Collection[str]) -> None:
+    """Move what a stage has of these names to ``out``, in place of what is there; or nothing, if something fails."""
+    earlier = stage / "earlier"
+    earlier.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for name in names:
+            for start, end in ((out / name, earlier / name), (stage / name, out / name)):
+                if os.path.lexists(start):
+                    os.replace(start, end)
+                    moved.append((start, end))
+    except BaseException:
+        for start, end in reversed(moved):
+            os.replace(end, start)
+        raise
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait until the block has ended. Only the main thread is ever interrupted by them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def command_line() -> str:

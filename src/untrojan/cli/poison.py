@@ -168,11 +168,9 @@ def _one(recipe: Recipe, out: Path, *, resume: bool, device: str, output: option
 
     place = parse_device(device)
     state = out / STATE
-    if not resume:
-        forget(state)
     try:
         with progress_shown(quiet) as progress:
-            victim = make(recipe, device=place, state=state, progress=progress)
+            victim = make(recipe, device=place, state=state, resume=resume, progress=progress)
     except BaseException as error:
         if state.exists() and not isinstance(error, Exception):
             say(f"{state} holds the training after its last whole epoch; --resume goes on from there")
@@ -204,7 +202,7 @@ def _many(
         for outcome in run(recipes, out, jobs=jobs, device=parse_device(device)):
             outcomes.append(outcome)
             progress.advance()
-            if not quiet and outcome.status != "there":
+            if outcome.status == "failed" or (outcome.status == "made" and not quiet):
                 say(f"{outcome.name}: {outcome.reason or _rates(outcome.card or {})}")
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if output is options.PlainFormat.json:

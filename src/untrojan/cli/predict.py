@@ -12,7 +12,7 @@ from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import require_writable, staged
 from untrojan.cli.streams import write_data, write_text
-from untrojan.cli.victim import load_victim, require_finite, wanted_shape
+from untrojan.cli.victim import load_victim, require_finite, require_shape, wanted_shape
 from untrojan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def predict(
         for start in range(0, len(files), BATCH):
             part = files[start : start + BATCH]
             pixels = load_images(part, input_shape=size)
+            require_shape(about, pixels, "the guard")
             require_finite(classifier, pixels)
             rows += _rows(part, shield(pixels), names, told=shield.flags)
             progress.advance(len(part))

@@ -11,8 +11,8 @@ import typer
 from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import command_line, require_writable, staged
-from untrojan.cli.streams import write_data, write_report, write_text
-from untrojan.cli.victim import load_fitting, load_scan_of, load_victim
+from untrojan.cli.streams import say, write_data, write_report, write_text
+from untrojan.cli.victim import load_fitting, load_scan_of, load_victim, require_shape
 from untrojan.errors import InconclusiveError, UsageError
 
 FILES = ("guard.safetensors", "guard.json")
@@ -76,11 +76,15 @@ def repair(
     from untrojan.correction import BNA
     from untrojan.detection.surrogates import SurrogateSettings
     from untrojan.guard import MARGIN_SHARE, save_guard
+    from untrojan.pipeline import check_method
     from untrojan.pipeline import repair as make_guard
     from untrojan.report import ReportContent, render_html, render_json
 
+    check_method(method, given)
     content = ReportContent(scan=report, command=command_line(), title="untrojan repair")
     if report.verdict == "clean":
+        if any((out / name).exists() for name in FILES):
+            say(f"what an earlier run left in {out} is still there; it was made after another scan")
         if output is options.Format.json:
             write_data(json.dumps({"guard": None, "reason": NOTHING}, indent=2) + "\n")
         elif output is options.Format.html:
@@ -89,6 +93,7 @@ def repair(
             write_text(f"{NOTHING[:1].upper()}{NOTHING[1:]}.\n")
         return 0
     data = load_fitting(classifier, clean, limit=limit, seed=seed, shape=report.victim.input_shape)
+    require_shape(report.victim, data.images, "the scan")
     with progress_shown(quiet) as progress:
         guard = make_guard(
             classifier,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
@@ -14,16 +18,37 @@ if TYPE_CHECKING:
     from untrojan.report import ReportContent
 
 
+_KEPT: ContextVar[tuple[TextIO | None] | None] = ContextVar("_KEPT", default=None)
+"""Standard output while it is kept for untrojan alone."""
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Inside, what a model's own code prints goes to stderr: standard output carries data alone."""
+    token = _KEPT.set((sys.stdout,))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _stdout() -> TextIO | None:
+    kept = _KEPT.get()
+    return sys.stdout if kept is None else kept[0]
+
+
 def write_text(text: str) -> None:
     """Print text for people; characters that the terminal does not have become question marks."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = getattr(_stdout(), "encoding", None) or "utf-8"
     _write(text.encode(encoding, "replace").decode(encoding))
 
 
 def write_data(text: str) -> None:
     """Print JSON or HTML, in UTF-8 whatever the terminal's encoding."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
+    stdout = _stdout()
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(encoding="utf-8")
     _write(text)
 
 
@@ -31,10 +56,11 @@ def write_report(content: ReportContent) -> None:
     """Print a report as text: in colours and as wide as the terminal if stdout is one."""
     from untrojan.report import print_text, render_text
 
-    if sys.stdout is None or not sys.stdout.isatty():
+    stdout = _stdout()
+    if stdout is None or not stdout.isatty():
         write_text(render_text(content))
         return
-    console = Console()
+    console = Console(file=stdout)
     with console.capture() as capture:
         print_text(content, console)
     write_text(capture.get())
@@ -66,11 +92,12 @@ def close_output() -> bool:
 
 
 def _write(text: str) -> None:
-    if sys.stdout is None:
+    stdout = _stdout()
+    if stdout is None:
         raise OutputError("there is no standard output to write to; use --out DIR")
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stdout.write(text)
+        stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
         _discard()
     except OSError as error:
@@ -81,4 +108,4 @@ def _write(text: str) -> None:
 def _discard() -> None:
     """Let what is still in stdout's buffer go nowhere, or Python would fail on it again when it ends."""
     with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), (_stdout() or sys.stdout).fileno())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from untrojan.classifier import Classifier
     from untrojan.data import ImageSet
-    from untrojan.records import ScanReport
+    from untrojan.records import ScanReport, VictimInfo
     from untrojan.setting import Setting
     from untrojan.triggers import Trigger
 
@@ -130,6 +130,18 @@ def require_finite(classifier: Classifier, images: Tensor) -> None:
     if not bool(answers(classifier, images[:16]).isfinite().all()):
         raise InconclusiveError(
             "the model's answers are not finite numbers (NaN weights?), so nothing can be said of it"
+        )
+
+
+def require_shape(known: VictimInfo, images: Tensor, what: str) -> None:
+    """Raise GuardMismatchError if images are of another shape than those that a scan or a guard was made with.
+
+    The same image in another size is another image: it would not be recognised as one that the guard was made with.
+    """
+    made, came = ("x".join(map(str, shape)) for shape in (known.input_shape, images.shape[1:]))
+    if made != came:
+        raise GuardMismatchError(
+            f"{what} was made with images of shape {made}, and these are {came}; give --input {made}"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.state import as_found
-from untrojan.errors import DataError, GuardMismatchError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
 from untrojan.evaluation.metrics import agreement, share
 from untrojan.guard import AnyGuard, Decision, Strip
 from untrojan.identity import victim_info
@@ -40,8 +40,9 @@ def evaluate(
     images: uint8 or float [N, C, H, W]; labels: int64 [N]. Triggered images are those whose true class the attacker
     moves (for all-to-one: all but the target's). FPR is over clean images of the attacker's target classes, of the
     guard's where no setting is given. Without a guard, ``after`` is None; its TPR and FPR are, where the guard flags
-    nothing. Raises DataError on empty or mismatched input, UsageError for a trigger without a setting,
-    GuardMismatchError for a guard of another victim.
+    nothing. Raises DataError on empty or mismatched input and labels that are no classes, UsageError for a trigger
+    without a setting, GuardMismatchError for a guard of another victim, InconclusiveError for answers that are no
+    numbers.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise DataError(f"evaluation needs images and as many labels, got {len(images)} and {len(labels)}")
@@ -53,9 +54,13 @@ def evaluate(
     flags = guard is not None and guard.flags
     with as_found(classifier), ExitStack() as stack:
         meters = [stack.enter_context(CostMeter(module)) for module in counted]
+        for module in counted:
+            stack.callback(module.register_forward_hook(_require_finite).remove)
         victim = victim_info(classifier, images)
         if guard is not None and guard.victim.sha256() != victim.sha256:
             raise GuardMismatchError("the guard was made for another victim than this; run repair for this one")
+        if int(labels.min()) < 0 or int(labels.max()) >= victim.classes:
+            raise DataError(f"labels must lie in 0..{victim.classes - 1}, got {int(labels.min())}..{int(labels.max())}")
         goals = None if setting is None else setting.target_of(labels, victim.classes)
         moved = None if goals is None else goals >= 0
         if trigger is not None and moved is not None and not bool(moved.any()):
@@ -114,6 +119,11 @@ def evaluate(
         seed=seed,
         version=version(),
     )
+
+
+def _require_finite(_module: nn.Module, _inputs: object, logits: Tensor) -> None:
+    if not bool(logits.isfinite().all()):
+        raise InconclusiveError("the classifier's answers are no finite numbers (NaN weights?), so nothing is measured")
 
 
 @torch.no_grad()

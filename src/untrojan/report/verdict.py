@@ -113,7 +113,11 @@ def _guarded(content: ReportContent) -> tuple[Sentence, ...]:
             steps.append(("Repair again with another --seed or more clean images: triggers into ",
                           ClassName.of(content.victim, worst[0]),
                           " that this guard was not made with still get through."))  # fmt: skip
-        steps.append(("Measure what the guard does before you rely on it: ", Code("untrojan evaluate … --guard DIR")))
+        steps.append(("Measure what the guard does before you rely on it: ", Code("untrojan evaluate … --guard DIR"))
+                     if after is None else
+                     ("How many triggered images get through was not measured: that takes the attacker's trigger, ",
+                      Code("untrojan evaluate … --trigger FILE"), ". Without it, the guard's own check with triggers "
+                      "that it was not made with stands in."))  # fmt: skip
     else:
         steps.append((f"Expect what is left: {percent(asr.value)} of the triggered images still get the attacker's "
                       "class.",))  # fmt: skip

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from untrojan.errors import UntrojanError
+from untrojan.processes import Pool
 from untrojan.storage import read_text
 from untrojan.victims.checkpoint import STATE, forget
 from untrojan.victims.files import CARD, WEIGHTS, save_victim
@@ -35,7 +35,7 @@ def run(recipes: Sequence[Recipe], out: Path, *, jobs: int, device: torch.device
 
     jobs: victims that are trained at once, each with its share of the processor's threads; small networks do not fill
     even two of them, nor a GPU. A victim that was interrupted goes on from its last epoch. One that fails does not stop
-    the others.
+    the others; one whose process dies is tried once more.
     """
     waiting = []
     for recipe in recipes:
@@ -48,11 +48,12 @@ def run(recipes: Sequence[Recipe], out: Path, *, jobs: int, device: torch.device
     if jobs == 1:
         yield from map(_make, work)
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    # Leaving the block ends the workers, also after an error or Ctrl-C.
-    with context.Pool(jobs, initializer=_prepare, initargs=(threads,)) as pool:
-        yield from pool.imap_unordered(_make, work)
+    pool: Pool[tuple[Recipe, Path, str], Outcome] = Pool(
+        _make, jobs=jobs, threads=max(1, (os.cpu_count() or 1) // jobs)
+    )
+    with closing(pool):
+        for ended in pool.each(work):
+            yield ended.result or Outcome(ended.task[0].name, "failed", ended.died or "")
 
 
 def finished(recipe: Recipe, out: Path) -> dict[str, Any] | None:
@@ -65,11 +66,6 @@ def finished(recipe: Recipe, out: Path) -> dict[str, Any] | None:
         return card if Recipe.model_validate(card.get("recipe")) == recipe else None
     except (ValueError, UntrojanError):
         return None
-
-
-def _prepare(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
-    torch.set_num_threads(threads)
 
 
 def _make(work: tuple[Recipe, Path, str]) -> Outcome:

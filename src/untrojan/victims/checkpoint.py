@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,19 @@ class Checkpoint:
         state.restore(parts)
         return history
 
-    def beside(self, suffix: str) -> Path:
-        """A file for something else of this very training, which ``forget`` removes too."""
-        return self.path.with_name(f"{self.path.stem}.{self.key[:16]}{suffix}")
+    @property
+    def trigger(self) -> Path:
+        """A file for the trigger of this very training, which ``forget`` removes too."""
+        return self.path.with_name(f"{self.path.stem}.{self.key[:16]}.trigger.safetensors")
 
 
 def forget(path: Path) -> None:
-    """Remove the state of a training, what lies beside it, and what a killed process left of writing them."""
-    for pattern in (f"{path.stem}.*", f".{path.stem}.*"):
-        for found in path.parent.glob(pattern):
+    """Remove the state of a training, what lies beside it, and what a killed process left of writing them.
+
+    Files of these names alone: others that begin with the same word are the user's.
+    """
+    own = rf"{re.escape(path.name)}|{re.escape(path.stem)}\.[0-9a-f]{{16}}\.trigger\.safetensors"
+    names = re.compile(rf"({own})|\.({own})\.[a-z0-9_]{{8}}")  # those with a dot are temporary, see ``write_bytes``
+    for found in path.parent.iterdir() if path.parent.is_dir() else ():
+        if names.fullmatch(found.name) and (found.is_file() or found.is_symlink()):
             found.unlink(missing_ok=True)

@@ -27,15 +27,20 @@ def save_victim(folder: str | Path, victim: Victim) -> None:
     folder = Path(folder)
     card = VictimCard.model_validate(victim.card)
     weights = pack_safetensors(stored(victim.module, half=victim.card.get("precision") == "float16"))
+    clear(folder)
+    write_bytes(folder / WEIGHTS, weights)
+    if victim.trigger is not None and victim.setting is not None:
+        save_trigger(folder / TRIGGER, victim.trigger, victim.setting)
+    write_bytes(folder / CARD, (card.model_dump_json(by_alias=True, indent=2) + "\n").encode())
+
+
+def clear(folder: Path) -> None:
+    """Remove an earlier victim's card and trigger: what is left is no victim. Raises OutputError."""
     try:
         (folder / CARD).unlink(missing_ok=True)
         (folder / TRIGGER).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from None
-    write_bytes(folder / WEIGHTS, weights)
-    if victim.trigger is not None and victim.setting is not None:
-        save_trigger(folder / TRIGGER, victim.trigger, victim.setting)
-    write_bytes(folder / CARD, (card.model_dump_json(by_alias=True, indent=2) + "\n").encode())
 
 
 def stored(module: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:

@@ -8,20 +8,19 @@ import inspect
 import json
 import platform
 import time
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from untrojan.attacks import ATTACKS, Attack
 from untrojan.classifier import Classifier, rng_as_found
 from untrojan.data import ImageSet
 from untrojan.errors import DataError, UntrojanError, UsageError
+from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.setting import Setting
 from untrojan.storage import all_finite
@@ -71,6 +70,7 @@ def make_victim(
     attack_options: Mapping[str, object] | None = None,
     half: bool = False,
     state: Path | None = None,
+    resume: bool = True,
     progress: Progress | None = None,
 ) -> Victim:
     """Train a network on ``train_set``, poisoned by an attack of ``ATTACKS`` or not at all ("none").
@@ -79,7 +79,8 @@ def make_victim(
     count: poisoned images per source class, or as a float their share of the class; None is the attack's default. test:
     clean images to measure ACC, and ASR on stamped copies, which nothing is trained on. half: round the finished
     weights to half precision before measuring. state: a file that holds the state after each epoch while the training
-    lasts (``forget`` removes it); one that is begun with the same arguments and finds it goes on from there. The same
+    lasts (``forget`` removes it); one that is begun with the same arguments and finds it goes on from there, unless
+    ``resume`` is false. The same
     arguments on the same machine give the same victim; the global random state is not touched.
     Raises UsageError for senseless arguments, DataError if the images do not suit, UntrojanError if training diverges.
     """
@@ -112,6 +113,8 @@ def make_victim(
         "training": dataclasses.asdict(training),
         "data": describe(train_set),
     }
+    if state is not None and not resume:
+        forget(state)
     checkpoint = None if state is None else Checkpoint(state, _key(card))
     backdoor = Backdoor(train_set.images, train_set.labels)
     if poisoner is not None and setting is not None and count is not None:
@@ -123,7 +126,7 @@ def make_victim(
             count=count,
             seed=seed,
             reference=lambda: _reference(train_set, arch, width, training, device, seed, progress),
-            keep=None if checkpoint is None else checkpoint.beside(".trigger.safetensors"),
+            keep=None if checkpoint is None else checkpoint.trigger,
         )
     progress.start("training", training.epochs * training.steps(len(backdoor.images)))
     card["history"] = train(
@@ -230,19 +233,7 @@ def build_attack(name: str, options: Mapping[str, object]) -> Attack:
     """An attack of ``ATTACKS`` with its hyper-parameters, which may come as text ("3"); raises UsageError."""
     if name not in ATTACKS:
         raise UsageError(f"attack '{name}' is not one of none, {', '.join(ATTACKS)}")
-    kind = ATTACKS[name]
-    known = inspect.signature(kind).parameters
-    hints = typing.get_type_hints(kind.__init__)
-    values = {}
-    for key, value in options.items():
-        if key not in known:
-            raise UsageError(f"attack {name} has no option '{key}'; it has {', '.join(known) or 'none'}")
-        try:
-            values[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
-        except ValidationError as error:
-            text = error.errors()[0]["msg"]
-            raise UsageError(f"attack {name}: {key} cannot be '{value}' ({text[:1].lower()}{text[1:]})") from None
-    return kind(**values)
+    return ATTACKS[name](**checked(ATTACKS[name], options, f"attack {name}"))
 
 
 def describe(images: ImageSet) -> dict[str, Any]:

@@ -54,7 +54,13 @@ class Recipe(BaseModel):
     @field_validator("count", mode="before")
     @classmethod
     def _count(cls, value: Any) -> Any:
-        return parse_count(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return parse_count(value)
+        if (isinstance(value, float) and not 0 < value <= 1) or (isinstance(value, int) and value < 1):
+            raise ValueError(
+                f"expected a number of images such as 100, or a share of the class such as 0.05, got {value}"
+            )
+        return value
 
 
 def parse_count(text: str) -> int | float:
@@ -96,9 +102,17 @@ def complete(recipe: Recipe) -> Recipe:
 
 
 def make(
-    recipe: Recipe, *, device: torch.device, progress: Progress | None = None, state: Path | None = None
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+    state: Path | None = None,
+    resume: bool = True,
 ) -> Victim:
-    """The victim of a recipe; its card holds the recipe. Raises as ``make_victim`` and ``load_data`` do."""
+    """The victim of a recipe; its card holds the recipe. state, resume: as for ``make_victim``.
+
+    Raises as ``make_victim`` and ``load_data`` do.
+    """
     full = complete(recipe)
     # What is wrong with the recipe is said before any image is read.
     if full.attack != "none":
@@ -128,6 +142,7 @@ def make(
         attack_options=full.attack_options,
         half=full.half,
         state=state,
+        resume=resume,
         progress=progress,
     )
     victim.card["recipe"] = recipe.model_dump()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,13 +14,13 @@ import torch
 
 from untrojan.classifier import load_victim_folder
 from untrojan.data import load_data
-from untrojan.errors import CheckpointError, OutputError, UsageError
+from untrojan.errors import CheckpointError, UsageError
 from untrojan.progress import Progress
 from untrojan.setting import Setting
-from untrojan.storage import read_text
+from untrojan.storage import read_text, write_bytes
 from untrojan.triggers import load_trigger
 from untrojan.victims import ARCHITECTURES
-from untrojan.victims.files import CARD, FILES, TRIGGER, WEIGHTS, save_victim
+from untrojan.victims.files import CARD, FILES, TRIGGER, WEIGHTS, clear, save_victim
 from untrojan.victims.measuring import measure
 from untrojan.victims.recipe import Recipe, make, splits
 
@@ -123,24 +122,29 @@ def verify(member: Member, *, device: torch.device, progress: Progress | None = 
 
 
 def get(chosen: Sequence[Member], out: Path, *, device: torch.device, progress: Progress | None = None) -> list[Path]:
-    """Copy members to ``out/NAME``; those without weights are made again from their recipe. Raises OutputError."""
+    """Copy members to ``out/NAME``; those without weights are made again from their recipe.
+
+    An earlier card there goes first and the new one comes last, as in ``save_victim``. Raises OutputError.
+    """
     folders = []
     for member in chosen:
         folder = out / member.name
-        if member.whole:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                for name in FILES:
-                    if (member.folder / name).is_file():
-                        shutil.copyfile(member.folder / name, folder / name)
-            except OSError as error:
-                raise OutputError(
-                    f"cannot write to {folder}: {error.strerror or error}; choose another --out"
-                ) from None
-        else:
+        if member.whole and folder.resolve() != member.folder.resolve():
+            clear(folder)
+            for name in FILES:
+                if (member.folder / name).is_file():
+                    write_bytes(folder / name, _content(member.folder / name))
+        elif not member.whole:
             save_victim(folder, make(member.recipe, device=device, progress=progress))
         folders.append(folder)
     return folders
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _value(rate: Any) -> float | None:

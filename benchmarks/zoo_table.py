@@ -37,9 +37,8 @@ def group(card: dict[str, Any]) -> Key:
     recipe = card["recipe"]
     data = recipe["dataset"].replace("?classes=", ", classes ")
     options = ", ".join(f"{k} {v:g}" for k, v in sorted(recipe["attack_options"].items()))
-    count = (
-        "–" if not card["count"] else f"{card['count']:.0%}" if isinstance(card["count"], float) else str(card["count"])
-    )
+    no_count = not card["count"] or not card["poisoned_images"]  # some attacks stamp images as the training goes on
+    count = "–" if no_count else f"{card['count']:.0%}" if isinstance(card["count"], float) else str(card["count"])
     name = card["attack"] + (f" ({options})" if options else "")
     setting = card["setting"] or ""
     if data == "digits":  # whose target classes differ from seed to seed

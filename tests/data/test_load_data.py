@@ -29,15 +29,12 @@ def test_mixed_images_need_an_input_shape(write_folder, png):
     with pytest.raises(DataError, match="--input 3x4x4"):
         load_data(str(root), input_shape=None)
     assert load_data(str(root), input_shape=(1, 5, 6)).images.shape == (3, 1, 5, 6)
-    assert load_data(str(root), input_shape=None, default_size=(5, 6)).images.shape == (3, 3, 5, 6)
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (3, 0, 8)])
 def test_impossible_shapes_are_unsupported(write_folder, shape):
     with pytest.raises(UnsupportedError, match="1xHxW or 3xHxW"):
         load_data(str(write_folder({"a": [1]})), input_shape=shape)
-    with pytest.raises(UnsupportedError, match="1xHxW or 3xHxW"):
-        load_data("digits", input_shape=None, default_size=(0, 8))
 
 
 def test_a_missing_path_says_what_there_is_and_what_is_expected(write_folder, tmp_path):

@@ -4,11 +4,11 @@ import json
 import math
 
 import pytest
-from report_examples import clean_scan, evaluation, full, guard, scan
+from report_examples import clean_scan, evaluation, guard, scan
 
 from untrojan.errors import DataError
 from untrojan.records import Evaluation, GuardCard, Record, ScanReport
-from untrojan.report import FORMATS, ReportContent, render_json
+from untrojan.report import render_json
 
 RECORDS: dict[str, Record] = {"scan": scan(), "clean": clean_scan(), "evaluation": evaluation(False), "guard": guard()}
 
@@ -47,17 +47,3 @@ def test_no_number_that_json_does_not_have() -> None:
 def test_a_setting_without_a_json_form_is_our_error(value: object) -> None:
     with pytest.raises(DataError, match="GuardCard has no JSON form"):
         render_json(guard(settings={"x": value}))
-
-
-def test_a_report_with_one_record_is_that_record() -> None:
-    assert FORMATS["json"](ReportContent(scan=scan())) == render_json(scan())
-
-
-def test_a_report_with_several_holds_each_under_its_name() -> None:
-    text = FORMATS["json"](full())
-    written = json.loads(text)
-    assert list(written) == ["schema", "scan", "guard", "evaluation"]
-    assert written["schema"] == "untrojan-report-1"
-    assert written["scan"] == json.loads(render_json(scan()))
-    assert text.endswith("}\n")
-    assert json.loads(FORMATS["json"](ReportContent()))["scan"] is None

@@ -146,9 +146,6 @@ class Cell:
 def cells_of(plan: Plan, victims: list[BenchVictim]) -> list[Cell]:
     """Every cell of the plan, victim by victim; raises UsageError for what cannot be measured."""
     specs, settings = every_method(plan), every_setting(plan)
-    for spec in specs:
-        if method_for(spec).needs_scan and not all(chosen.scan for chosen in settings):
-            raise UsageError(f"method {spec.name} needs a verdict; leave scan = false out of [settings]")
     cells = [
         Cell(victim, spec, seed, chosen)
         for victim in victims

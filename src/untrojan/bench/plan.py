@@ -49,14 +49,12 @@ class Settings(Part):
 
     defence: the share of the victim's test split, or the number of its images, that the defence gets; balanced over
     classes. scan_images: how many of these a scan gets; None: 500, or ten per class. test_limit: how many of the other
-    test images to measure on; None: all. scan: False scans nothing, for methods that need no verdict. data: where the
-    images are, for victims whose card does not say.
+    test images to measure on; None: all. data: where the images are, for victims whose card does not say.
     """
 
     defence: Share | Count = 0.1
     scan_images: Count | None = None
     test_limit: Count | None = None
-    scan: Annotated[bool, Field(strict=True)] = True
     data: str | None = None
 
 

@@ -50,8 +50,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="FACTORY",
-        help="file.py:callable or package.module:callable, whose code is run, or a built-in such as "
-        "resnet18?width=16&classes=10.",
+        help="file.py:callable or package.module:callable, whose code is run; a built-in such as "
+        "resnet18?width=16&classes=10; or timm:NAME, torchvision:NAME, transformers:FOLDER.",
         rich_help_panel=_VICTIM,
     ),
 ]
@@ -106,7 +106,8 @@ Clean = Annotated[
     str,
     typer.Option(
         metavar="DATA",
-        help="Clean labelled images: a folder with one sub-folder per class, a .parquet file or folder, or digits.",
+        help="Clean labelled images: a folder with one sub-folder per class, a .parquet file or folder, digits, a set "
+        "by name such as cifar10 (its test split; see --data-dir), or hf:OWNER/NAME?split=test.",
         show_default=False,
     ),
 ]

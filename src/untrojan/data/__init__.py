@@ -51,13 +51,12 @@ def load_data(
     limit: int | None = None,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
-    default_size: tuple[int, int] | None = None,
 ) -> ImageSet:
     """Labelled images from what a user writes for DATA (the forms in ``SOURCES``).
 
     input_shape: (C, H, W) to convert and resize to; None keeps the data's own, and then all images must be alike.
-    default_size: (H, W) to resize to if ``input_shape`` is None; the channels stay. limit: draw that many, balanced
-    over classes, by ``seed``; only these are decoded. class_names: the classifier's, to number the labels as it does.
+    limit: draw that many, balanced over classes, by ``seed``; only these are decoded. class_names: the classifier's, to
+    number the labels as it does.
 
     Raises UsageError for a senseless limit or split, UnsupportedError for a shape or source that is not handled,
     MissingExtraError if a source's package is not installed, DataError for everything that is wrong with the data.
@@ -73,7 +72,7 @@ def load_data(
     if count == 0:
         raise DataError(f"{source.where}: no images")
     index = torch.arange(count) if limit is None else balanced_sample(source.labels, limit, seed)
-    images = decode_all(source.pictures(index), len(index), input_shape=input_shape, size=default_size or source.size)
+    images = decode_all(source.pictures(index), len(index), input_shape=input_shape, size=source.size)
     where = source.where if len(index) == count else f"{len(index)} of {count} images of {source.where}, seed {seed}"
     return ImageSet(images, source.labels[index], source.class_names, where)
 

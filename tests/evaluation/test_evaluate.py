@@ -345,6 +345,6 @@ def test_labels_that_are_no_classes_and_answers_that_are_no_numbers_are_not_meas
         evaluate(victim, IMAGES, LABELS + LABELS.eq(3))
     with torch.no_grad():
         broken.module.table[0, 9] = torch.nan  # the answer to the last image alone
-    with pytest.raises(InconclusiveError, match="no finite numbers"):
+    with pytest.raises(InconclusiveError, match="not finite numbers"):
         evaluate(broken, IMAGES, LABELS, batch_size=3)
     assert not broken._forward_hooks

@@ -16,7 +16,6 @@ from untrojan.cli.victim import (
     load_scan_of,
     load_victim,
     read_trigger,
-    require_finite,
     require_shape,
 )
 from untrojan.errors import DataError
@@ -77,7 +76,6 @@ def evaluate(
     for made, what in ((card, "the guard"), (report, "the scan")):
         if made is not None:
             require_shape(made.victim, data.images, what)
-    require_finite(classifier, data.images)
     stamp, setting = (None, None) if trigger is None else read_trigger(trigger, classifier, data.images)
     left_out = 0
     if card is not None:

@@ -12,7 +12,7 @@ from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import require_writable, staged
 from untrojan.cli.streams import write_data, write_text
-from untrojan.cli.victim import load_victim, require_finite, require_shape, wanted_shape
+from untrojan.cli.victim import answers, load_victim, require_shape, wanted_shape
 from untrojan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def predict(
         raise UsageError("no images were given; give VICTIM and then image files or folders of them")
     classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
 
+    from untrojan.classifier import finite_answers
     from untrojan.data import image_paths, load_images
     from untrojan.guard import load_guard
     from untrojan.storage import write_bytes
@@ -70,8 +71,10 @@ def predict(
             part = files[start : start + BATCH]
             pixels = load_images(part, input_shape=size)
             require_shape(about, pixels, "the guard")
-            require_finite(classifier, pixels)
-            rows += _rows(part, shield(pixels), names, told=shield.flags)
+            answers(classifier, pixels[:1])  # says it if the network is not made for such images
+            with finite_answers(shield.networks):
+                decision = shield(pixels)
+            rows += _rows(part, decision, names, told=shield.flags)
             progress.advance(len(part))
     text = json.dumps(rows, indent=2) + "\n"
     if out is not None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from untrojan.errors import (
     CheckpointError,
     GuardMismatchError,
-    InconclusiveError,
     ShapeError,
     UnsupportedError,
     UsageError,
@@ -123,14 +122,6 @@ def answers(classifier: Classifier, images: Tensor) -> Tensor:
     if names is not None and len(names) != classes:
         raise CheckpointError(f"the victim names {len(names)} classes, and its network returns {classes} logits")
     return logits
-
-
-def require_finite(classifier: Classifier, images: Tensor) -> None:
-    """Raise InconclusiveError if the network's answers are not numbers: nothing can be measured on them."""
-    if not bool(answers(classifier, images[:16]).isfinite().all()):
-        raise InconclusiveError(
-            "the model's answers are not finite numbers (NaN weights?), so nothing can be said of it"
-        )
 
 
 def require_shape(known: VictimInfo, images: Tensor, what: str) -> None:

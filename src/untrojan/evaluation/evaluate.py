@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.finite import finite_answers
 from untrojan.classifier.state import as_found
-from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, UsageError
 from untrojan.evaluation.metrics import agreement, share
 from untrojan.guard import AnyGuard, Decision, Strip
 from untrojan.identity import victim_info
@@ -54,8 +55,7 @@ def evaluate(
     flags = guard is not None and guard.flags
     with as_found(classifier), ExitStack() as stack:
         meters = [stack.enter_context(CostMeter(module)) for module in counted]
-        for module in counted:
-            stack.callback(module.register_forward_hook(_require_finite).remove)
+        stack.enter_context(finite_answers(counted))
         victim = victim_info(classifier, images)
         if guard is not None and guard.victim.sha256() != victim.sha256:
             raise GuardMismatchError("the guard was made for another victim than this; run repair for this one")
@@ -119,11 +119,6 @@ def evaluate(
         seed=seed,
         version=version(),
     )
-
-
-def _require_finite(_module: nn.Module, _inputs: object, logits: Tensor) -> None:
-    if not bool(logits.isfinite().all()):
-        raise InconclusiveError("the classifier's answers are no finite numbers (NaN weights?), so nothing is measured")
 
 
 @torch.no_grad()

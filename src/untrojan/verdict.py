@@ -16,6 +16,10 @@ from untrojan.storage import all_finite
 
 Verdict = Literal["backdoor", "clean", "inconclusive"]
 
+ENOUGH = 5
+"""Images of a class. A trigger for fewer is small by chance: with two of each class, two of six honest networks of
+digits were called backdoored, with five none."""
+
 
 def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
     """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all.
@@ -37,6 +41,14 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
         raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
     if classes < 3:
         return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none, labels
+    scarce = int((torch.bincount(labels, minlength=classes) < ENOUGH).sum())
+    if 2 * scarce > classes:
+        return (
+            f"of {scarce} of the {classes} classes there are fewer than {ENOUGH} images; give at least "
+            f"{ENOUGH * classes} clean ones, a few hundred are better",
+            none,
+            labels,
+        )
     answers = logits.argmax(1)
     right = answers == labels
     accuracy = float(right.float().mean())

@@ -146,6 +146,18 @@ def test_two_classes_are_inconclusive():
     assert report.verdict == "inconclusive"
 
 
+def test_too_few_images_of_most_classes_are_inconclusive(found):
+    classifier = found[0]
+    images, labels = planted_images(4)
+    report = untrojan.scan(classifier, images, labels)
+    assert report.verdict == "inconclusive"
+    assert "at least 25 clean ones" in report.reason
+    assert report.cost.images_forward_backward == 0
+    images, labels = planted_images()
+    few = (labels < 2) & (torch.arange(len(labels)) >= 15)  # three images of two classes out of five
+    assert untrojan.scan(classifier, images[~few], labels[~few], settings=QUICK).verdict == "backdoor"
+
+
 def test_images_that_do_not_suit_the_classifier_are_inconclusive():
     images, labels = planted_images(8)
     report = untrojan.scan(planted_classifier(), images, (labels + 1) % 5)

@@ -2,8 +2,8 @@
 
 Each victim is scanned on images of its test split alone, as a user would scan it; its card is read after the verdict.
 Searches are kept in ``--work`` as they come, so that an interrupted run goes on. One record per half is committed. With
-``--keep`` what the record at ``--out`` says of other victims stays in it, if they are still those of their cards; each
-row names the commit of the program that scanned.
+``--keep`` what the record at ``--out`` says of other victims stays in it, if they are those of the cards beside the
+plan; each row names the commit of the program that scanned.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         rows = pool.map(_row, jobs, chunksize=1)
     if options.keep:
-        cards = {m.name: described(m.card) for m in members(options.zoo, "*")}
+        cards = {m.name: described(m.card) for m in members(options.plan.parent, "*")}
         earlier = kept(options.out, "victims", rows, lambda one: one["name"])
         rows += [one for one in earlier if {key: one[key] for key in CARD} == cards.get(one["name"])]
         rows.sort(key=lambda one: str(one["name"]))

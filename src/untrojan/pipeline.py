@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal, TypeVar, overload
 
 import torch
@@ -64,6 +64,9 @@ def scan(
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
             found = scan_pairs(searches, images[known], labels[known], answers[known], settings, classes=victim.classes)
     verdict, reason = ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings)
+    if found is not None and verdict != "backdoor":  # what is odd then is evidence, and no attack's pairs
+        pairs = tuple(pair.model_copy(update={"detected": False}) for pair in found.pairs)
+        found = replace(found, pairs=pairs, triggers={})
     report = ScanReport(
         verdict=verdict,
         reason=reason,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
+from untrojan.detection.evidence import union
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
 from untrojan.errors import DataError, UnsupportedError
@@ -74,9 +75,16 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
 def verdict_on(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
     """The verdict and its reason in words."""
     targets = targets_of(found.pairs)
+    torn = _torn(found, settings)
     clearest = (
         f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0])}" if found.evidence else ""
     )
+    if found.p_value < settings.alpha and torn:
+        named = ", ".join(f"{source} to {' and '.join(map(str, into))}" for source, into in torn.items())
+        return "inconclusive", (
+            f"{clearest}, but what is odd fits no attack: one trigger does not send class {named}, and no trigger for "
+            "all classes is odd; a network that has learnt its classes unevenly looks like this"
+        )
     if found.p_value < settings.alpha and targets:
         detected = sum(p.detected for p in found.pairs)
         into = f"target class{'es' if len(targets) > 1 else ''} {', '.join(map(str, targets))}"
@@ -88,6 +96,22 @@ def verdict_on(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
     if found.unsearchable:
         return "inconclusive", f"for most classes no {' and no '.join(found.unsearchable)} trigger was found at all"
     return "clean", f"no trigger is smaller than honest classifiers have them; {clearest}" if clearest else "no trigger"
+
+
+def _torn(found: Findings, settings: ScanSettings) -> dict[int, list[int]]:
+    """The sources that are sent to several targets each, if there are at least two and single pairs alone are odd.
+
+    A trigger sends each class to one other. That of an all-to-one or all-to-all attack is odd as one for all classes as
+    well, and then a chance find beside it changes nothing.
+    """
+    if any(e.test != "pair" and union(e.p_value) < settings.alpha for e in found.evidence):
+        return {}
+    into: dict[int, set[int]] = {}
+    for pair in found.pairs:
+        if pair.detected:
+            into.setdefault(pair.source, set()).add(pair.target)
+    several = {source: sorted(targets) for source, targets in sorted(into.items()) if len(targets) > 1}
+    return several if len(several) > 1 else {}
 
 
 def _words(evidence: Evidence) -> str:

@@ -87,3 +87,29 @@ def test_a_network_may_change_its_input_in_place_and_the_images_stay() -> None:
     assert torch.equal(classifier.predict(images), classifier.predict(images))
     assert torch.equal(images, before)
     classifier.require_gradient(images)
+
+
+def test_wrapping_a_network_leaves_the_modes_of_its_layers() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3))
+    module[1].eval()
+    classifier = Classifier(module)
+    assert classifier.training
+    assert [layer.training for layer in module] == [True, False, True]
+
+
+def test_only_a_missing_gradient_is_called_that() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.flatten(1), x
+
+    class Detached(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).detach()
+
+    images = torch.rand(3, 3, 2, 2)
+    with pytest.raises(UnsupportedError, match="logits"):
+        Classifier(Pair()).require_gradient(images)
+    with pytest.raises(UnsupportedError, match="no gradient"):
+        Classifier(Detached()).require_gradient(images)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        Classifier(network().eval(), mean=[0.0] * 4, std=[1.0] * 4).require_gradient(images)

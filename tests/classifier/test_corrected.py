@@ -137,7 +137,9 @@ def test_without_batch_norms_each_sample_uses_its_own_row(name: str) -> None:
 def test_a_theta_names_the_sites_of_a_network_without_batch_norms() -> None:
     classifier, corrected = without("encoder")
     assert sites_of(classifier, corrected.theta()) == list(corrected.layers)
-    assert sites_of(tiny_classifier(), corrected.theta()) == ["1", "3.1", "6"]
+    with pytest.raises(CheckpointError, match="not those of this classifier"):
+        sites_of(tiny_classifier(), corrected.theta())
+    assert sites_of(tiny_classifier(), CorrectedClassifier(tiny_classifier()).theta()) == ["1", "3.1", "6"]
     for name in ("layer.linear3|mean", "layer|mean", "mean"):
         with pytest.raises(CheckpointError, match="here: its layers are not those of this classifier"):
             sites_of(classifier, {name: torch.zeros(1, 8)}, "here")
@@ -310,3 +312,44 @@ def test_theta_of_another_network() -> None:
             corrected.load_theta(other)
     with pytest.raises(CheckpointError, match="here: 1 high holds NaN"):
         corrected.load_theta(theta | {"1|high": torch.full((1, 4), torch.nan)}, "here")
+
+
+class NormAct(nn.BatchNorm2d):
+    """A BatchNorm that does more, as timm's do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(super().forward(x))
+
+
+class Unusual(nn.Module):
+    """BatchNorms with more in their forward, of two names, and of no use in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.norm, self.aux = NormAct(4), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.features = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), self.act, nn.Conv2d(4, 4, 1), self.norm)
+        self.head, self.last = nn.Linear(4, 5), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.features(x)  # a tensor that hangs on a pass, and cannot be copied
+        return self.head(self.last.mean((2, 3)))
+
+
+def test_batch_norms_of_unusual_kinds() -> None:
+    classifier = Classifier(settled(Unusual()))
+    images = torch.rand(6, 2, 8, 8)
+    sites = find_sites(classifier, images)
+    assert set(sites) == {"act", "norm"}
+    assert classifier(images).requires_grad  # so that the network keeps a tensor with a history
+    corrected = CorrectedClassifier(classifier, sites=sites)
+    assert torch.allclose(corrected(images), classifier(images), atol=1e-5)
+    with captured(corrected.layers) as outputs:
+        corrected(images)
+    assert set(outputs) == {"act", "norm"}
+    for name in ("act", "norm"):
+        changed = CorrectedClassifier(classifier, sites=sites)
+        changed.layers[name].mean.add_(1.0)
+        assert not torch.allclose(changed(images), classifier(images), atol=1e-2)
+    again = CorrectedClassifier(classifier, sites=sites_of(classifier, changed.theta()))
+    again.load_theta(changed.theta())
+    assert torch.equal(again(images), changed(images))

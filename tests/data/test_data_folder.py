@@ -141,3 +141,33 @@ def test_align_keeps_numbers_where_names_do_not_contradict(own, wanted):
 def test_align_refuses_a_contradiction():
     with pytest.raises(DataError, match="class 'b' is number 0 here and 1 in the classifier"):
         align_labels(torch.tensor([0, 1]), ("b", "x"), ["a", "b"], "here")
+
+
+def test_names_count_without_regard_to_case_where_they_must(write_folder):
+    root = write_folder({"airplane": [1], "cat": [2], "dog": [3]})
+    found = load_data(str(root), input_shape=None, class_names=["Airplane", "Bird", "Cat", "Dog"])
+    assert labels_by_value(found) == {1: 0, 2: 2, 3: 3}
+
+
+def test_fewer_folders_than_classes_are_not_numbered_by_their_order(write_folder):
+    root = write_folder({"plane": [1], "hen": [2], "hound": [3]})
+    with pytest.raises(DataError, match=r"3 sub-folders, none .* 4 classes"):
+        load_data(str(root), input_shape=None, class_names=["Airplane", "Bird", "Cat", "Dog"])
+
+
+def test_a_name_that_is_not_text_is_refused_before_any_work(write_folder, png):
+    root = write_folder({"a": [1]})
+    broken = os.fsencode(root) + b"/caf\xe9"
+    os.mkdir(broken)
+    with open(broken + b"/x.png", "wb") as file:
+        file.write(png(2))
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_data(str(root), input_shape=None)
+
+
+def test_links_that_leave_the_folder_are_spoken_of(write_folder, tmp_path):
+    elsewhere, root = write_folder({"a": [1]}), tmp_path / "links"
+    root.mkdir()
+    (root / "a").symlink_to(elsewhere / "a")
+    with pytest.raises(DataError, match="1 of them are links that leave it"):
+        load_data(str(root), input_shape=None)

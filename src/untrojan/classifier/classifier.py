@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(scales, device=device).view(1, -1, 1, 1), persistent=False)
         self._memory_format: torch.memory_format | None = None
         self.normalises = mean is not None or std is not None
-        self.train(module.training)
+        self.training = module.training  # the flag alone: some of the network's layers may be frozen
 
     @property
     def device(self) -> torch.device:
@@ -125,10 +125,12 @@ class Classifier(nn.Module):
 
         images: float [N, C, H, W]; two of them are passed.
         """
-        probe = images[:2].detach().clone().requires_grad_(True)
+        probe = images[:2].detach().clone()
+        with torch.no_grad():
+            self(probe)  # whatever else is wrong with the network is not taken for a missing gradient
         try:
             with torch.enable_grad():
-                torch.autograd.grad(self.module(self.normalise(probe)).sum(), probe)
+                torch.autograd.grad(self(probe.requires_grad_(True)).sum(), probe)
         except RuntimeError as error:
             if "memory" in str(error):
                 raise

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.sites import batch_norms, neuron_axis, neurons
+from untrojan.classifier.sites import batch_norms, is_plain, neuron_axis, neurons
 from untrojan.errors import CheckpointError, UnsupportedError
 
 PARAMETERS = ("mean", "log_std", "low", "high")
@@ -120,12 +120,14 @@ class CorrectedClassifier(nn.Module):
         self.rows = Rows()
         self.layers: dict[str, CorrectedActivation] = {}
         module = self.classifier.module
+        places = list(module.named_modules(remove_duplicate=False))
         for name in batch_norms(module) if sites is None else sites:
             layer = module.get_submodule(name)
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-                parent, _, attribute = name.rpartition(".")
+            if isinstance(layer, _BatchNorm) and is_plain(layer):
                 self.layers[name] = CorrectedBatchNorm(layer, self.rows, count)
-                setattr(module.get_submodule(parent), attribute, self.layers[name])
+                for place in [other for other, found in places if found is layer]:  # it may have several names
+                    parent, _, attribute = place.rpartition(".")
+                    setattr(module.get_submodule(parent), attribute, self.layers[name])
             else:
                 self.layers[name] = CorrectedOutput(layer, self.rows, count)
         if not self.layers:
@@ -167,17 +169,15 @@ class CorrectedClassifier(nn.Module):
 
 
 def sites_of(classifier: Classifier, theta: Mapping[str, Tensor], where: str = "guard") -> list[str]:
-    """Names of the layers that a Theta is for: the BatchNorms, or in a network without one those that it names.
+    """Names of the layers that a Theta is for. Raises CheckpointError if they cannot be corrected.
 
-    Raises CheckpointError if it names layers that cannot be corrected.
+    In a network with BatchNorm these alone, but not always all of them: some may be of use in training only.
     """
     norms = batch_norms(classifier.module)
-    if norms:
-        return list(norms)
     named = dict.fromkeys(key.rpartition("|")[0] for key in theta)
     layers = dict(classifier.module.named_modules())
     for name in named:
-        if name not in layers or neurons(layers[name]) is None:
+        if name not in (norms or layers) or neurons(layers[name]) is None:
             raise CheckpointError(f"{where}: its layers are not those of this classifier")
     return list(named)
 
@@ -206,6 +206,11 @@ def independent(classifier: Classifier) -> Classifier:
 
 def _copy(classifier: Classifier, known: dict[int, object]) -> Classifier:
     """A deep copy in which ``known``, by identity, stands for what is not to be copied."""
+    for module in classifier.modules():  # results of an earlier pass that it keeps, which cannot be copied
+        for value in vars(module).values():
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, Tensor) and not tensor.is_leaf:
+                    known.setdefault(id(tensor), tensor.detach())
     copied = copy.deepcopy(classifier, memo=known)
     for original, other in zip(classifier.modules(), copied.modules(), strict=True):
         other._forward_hooks = original._forward_hooks.copy()

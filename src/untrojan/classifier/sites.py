@@ -20,7 +20,7 @@ _PROBES = 3
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers (1d, 2d, 3d) with running statistics, by name, in definition order."""
+    """The BatchNorm layers (1d, 2d, 3d) with running statistics, by name, in definition order, subclasses included."""
     return {
         name: layer
         for name, layer in module.named_modules()
@@ -28,8 +28,17 @@ def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
     }
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is a BatchNorm with running statistics that does nothing else.
+
+    A subclass may do more in its forward, such as an activation (timm's BatchNormAct2d).
+    """
+    plain = isinstance(layer, nn.SyncBatchNorm) or type(layer).forward is _BatchNorm.forward
+    return isinstance(layer, _BatchNorm) and layer.running_mean is not None and plain
+
+
 def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
-    """The layers whose neurons are corrected, by name: every BatchNorm with running statistics (see ``batch_norms``).
+    """The layers whose neurons are corrected, by name: every BatchNorm with running statistics that a pass calls.
 
     In a network without one: the convolutions, linear layers and other normalisations that a pass calls exactly once
     (a layer that is used in two places has two distributions, and the weights of one that is never called, as in
@@ -39,9 +48,6 @@ def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
     images: at least one, [N, C, H, W]; the classifier is as found afterwards. Empty if there is no such layer: see
     ``require_sites``.
     """
-    norms = batch_norms(classifier.module)
-    if norms:
-        return dict(norms)
     layers = {name: layer for name, layer in classifier.module.named_modules() if name and neurons(layer) is not None}
     calls: list[tuple[str, object]] = []
 
@@ -53,6 +59,10 @@ def find_sites(classifier: Classifier, images: Tensor) -> dict[str, nn.Module]:
         for name, layer in layers.items():
             layer.register_forward_hook(noting(name))
         classifier(probes)
+    called = {name for name, _ in calls}
+    norms = {name: layer for name, layer in batch_norms(classifier.module).items() if name in called}
+    if norms:
+        return dict(norms)
     weighted = [name for name, _ in calls if isinstance(layers[name], _ConvNd | nn.Linear)]
     times = Counter(name for name, _ in calls)
     found = {

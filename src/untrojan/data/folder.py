@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from untrojan.data.decoding import SUFFIXES, Picture, reason, shown
-from untrojan.data.source import Source
+from untrojan.data.source import Source, numbers_of
 from untrojan.errors import DataError
 
 _EXPECTED = "expected one sub-folder per class with images (" + ", ".join(sorted(SUFFIXES)) + ") directly in it"
@@ -20,7 +20,8 @@ _EXPECTED = "expected one sub-folder per class with images (" + ", ".join(sorted
 class FolderImages(Source):
     """``ROOT/CLASS/IMAGE``: the sub-folders of a folder are the classes, the images directly in them the data.
 
-    Labels: if the classifier's class names are known and every sub-folder is one of them, by name; else, if every
+    Labels: if the classifier's class names are known and every sub-folder is one of them, by name, if need be without
+    regard to case; else, if every
     sub-folder is a whole number of at most six digits, that number; else 0..K-1 in order of the sorted names, as
     torchvision's ImageFolder does. An order by sorted names needs an image in each sub-folder, for an empty one
     would shift the classes after it. Hidden files, files of other kinds and symbolic links that leave ROOT are passed
@@ -38,7 +39,9 @@ class FolderImages(Source):
         self._paths: list[Path] = []
         images = {folder.name: image_files(folder, root) for folder in folders}
         if not any(images.values()):
-            raise DataError(f"{self.where}: no images in its {len(folders)} sub-folders; {_EXPECTED}")
+            away = sum(not _lies_in(folder, os.path.realpath(root)) for folder in folders)
+            links = f" ({away} of them are links that leave it, which are not followed)" if away else ""
+            raise DataError(f"{self.where}: no images in its {len(folders)} sub-folders{links}; {_EXPECTED}")
         numbers, self.class_names = _class_numbers(images, class_names, self.where)
         labels: list[int] = []
         for name, paths in images.items():
@@ -104,11 +107,14 @@ def _class_numbers(
 ) -> tuple[dict[str, int], tuple[str, ...] | None]:
     """The label of each sub-folder, and the class names by label (None if the folders are mere numbers)."""
     names = list(images)
+    for name in names:
+        if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+            raise DataError(f"{where}: the name of sub-folder '{shown(name)}' is not UTF-8; rename it")
+    numbers = None if wanted is None else numbers_of(names, wanted)
+    if wanted is not None and numbers is not None:
+        return dict(zip(names, numbers, strict=True)), tuple(wanted)
     if wanted is not None and len(set(wanted)) == len(wanted):
-        place = {name: number for number, name in enumerate(wanted)}
-        strangers = [name for name in names if name not in place]
-        if not strangers:
-            return place, tuple(wanted)
+        strangers = [name for name in names if name not in wanted]
         if len(strangers) < len(names):
             raise DataError(
                 f"{where}: some sub-folders are named like classes of the classifier, but '{shown(strangers[0])}' "
@@ -116,6 +122,11 @@ def _class_numbers(
             )
     if all(re.fullmatch(r"[0-9]{1,6}", name) for name in names):
         return {name: int(name) for name in names}, None if wanted is None else tuple(wanted)
+    if wanted is not None and len(wanted) != len(names):
+        raise DataError(
+            f"{where}: {len(names)} sub-folders, none named like one of the classifier's {len(wanted)} classes, "
+            "so that there is no telling which is which; name them after the classes, or by their numbers"
+        )
     for name, paths in images.items():
         if not paths:
             raise DataError(

@@ -45,6 +45,16 @@ class Source(ABC):
         """The images at ``index`` (int64 [M], ascending), in that order, each with a name for messages."""
 
 
+def numbers_of(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """The classifier's number of each of these class names, None unless each is one of its names ``wanted``; where they
+    are not written alike, without regard to case."""
+    for written in (str, str.casefold):
+        own, place = [written(name) for name in names], {written(name): n for n, name in enumerate(wanted)}
+        if len(place) == len(wanted) and len(set(own)) == len(own) and all(name in place for name in own):
+            return [place[name] for name in own]
+    return None
+
+
 def align_labels(
     labels: Tensor, own: tuple[str, ...] | None, wanted: Sequence[str] | None, where: str
 ) -> tuple[Tensor, tuple[str, ...] | None]:
@@ -58,8 +68,9 @@ def align_labels(
         return labels, own if wanted is None else tuple(wanted)
     place = {name: number for number, name in enumerate(wanted)}
     unambiguous = len(place) == len(wanted) and len(set(own)) == len(own)
-    if unambiguous and all(name in place for name in own):
-        table = torch.tensor([place[name] for name in own], dtype=torch.int64)
+    known_as = numbers_of(own, wanted)
+    if known_as is not None:
+        table = torch.tensor(known_as, dtype=torch.int64)
         known = (labels >= 0) & (labels < len(own))
         return torch.where(known, table[labels.clamp(0, len(own) - 1)], labels), tuple(wanted)
     for number, name in enumerate(own):

@@ -63,7 +63,7 @@ def scan(
         if doubt is None:
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
             found = scan_pairs(searches, images[known], labels[known], answers[known], settings, classes=victim.classes)
-    verdict, reason = ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings)
+    verdict, reason = ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings, victim.classes)
     if found is not None and verdict != "backdoor":  # what is odd then is evidence, and no attack's pairs
         pairs = tuple(pair.model_copy(update={"detected": False}) for pair in found.pairs)
         found = replace(found, pairs=pairs, triggers={})
@@ -332,6 +332,7 @@ def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Te
     if len(labels.unique()) < 2:
         raise DataError("all images are of one class; give clean images of at least two, better of every class")
     classifier.require_gradient(images)
+    classifier.require_steady(images)
     return images, labels.to(images.device)
 
 

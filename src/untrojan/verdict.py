@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
+from untrojan.detection.anomaly import FEW
 from untrojan.detection.evidence import union
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
@@ -72,8 +73,8 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
     return None, right | (counts < FEWEST)[labels], answers
 
 
-def verdict_on(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
-    """The verdict and its reason in words."""
+def verdict_on(found: Findings, settings: ScanSettings, classes: int) -> tuple[Verdict, str]:
+    """The verdict and its reason in words; classes: how many the classifier has."""
     targets = targets_of(found.pairs)
     torn = _torn(found, settings)
     clearest = (
@@ -95,7 +96,11 @@ def verdict_on(found: Findings, settings: ScanSettings) -> tuple[Verdict, str]:
         return "inconclusive", f"nothing was found in the time allowed, which did not suffice for {found.unreached[0]}"
     if found.unsearchable:
         return "inconclusive", f"for most classes no {' and no '.join(found.unsearchable)} trigger was found at all"
-    return "clean", f"no trigger is smaller than honest classifiers have them; {clearest}" if clearest else "no trigger"
+    few = f"; with {classes} classes, single pairs of them are too few to be compared" if classes < FEW else ""
+    return (
+        "clean",
+        f"no trigger is smaller than honest classifiers have them{few}; {clearest}" if clearest else "no trigger",
+    )
 
 
 def _torn(found: Findings, settings: ScanSettings) -> dict[int, list[int]]:

@@ -113,3 +113,17 @@ def test_only_a_missing_gradient_is_called_that() -> None:
         Classifier(Detached()).require_gradient(images)
     with pytest.raises(RuntimeError, match="size of tensor"):
         Classifier(network().eval(), mean=[0.0] * 4, std=[1.0] * 4).require_gradient(images)
+
+
+def test_answers_that_depend_on_the_batch_or_on_chance_are_unsupported() -> None:
+    images = torch.rand(6, 3, 2, 2)
+    for bad in (nn.BatchNorm1d(3, track_running_stats=False), nn.Dropout(0.5)):
+        classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), bad))
+        if isinstance(bad, nn.Dropout):
+            classifier.train()
+        else:
+            classifier.eval()
+        with pytest.raises(UnsupportedError, match="changes with the other images"):
+            classifier.require_steady(images)
+    Classifier(network().eval()).eval().require_steady(images)
+    Classifier(network().eval()).eval().require_steady(images[:1])

@@ -50,6 +50,9 @@ def test_a_module_whose_own_names_begin_with_the_prefix() -> None:
     source, target = nn.Linear(2, 2), Wrapped()
     load_weights(target, source.state_dict(), "w.pt")
     assert torch.equal(target.module.weight, source.weight)
+    compiled = nn.ModuleDict({"_orig_mod": Wrapped()})  # as torch.compile and DataParallel name things
+    load_weights(compiled, source.state_dict(), "w.pt")
+    assert torch.equal(compiled.state_dict()["_orig_mod.module.weight"], source.weight)
 
 
 def refused(module: nn.Module, tensors: dict[str, torch.Tensor]) -> str:

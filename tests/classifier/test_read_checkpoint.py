@@ -98,6 +98,11 @@ def test_common_prefix_is_dropped(tmp_path: Path, prefix: str, kind: str) -> Non
     assert set(read_checkpoint(tmp_path / "w")) == set(network().state_dict())
 
 
+def test_a_nested_state_dict_counts_beside_tensors(tmp_path: Path) -> None:
+    torch.save({"best": torch.tensor(0.9), "model": network().state_dict()}, tmp_path / "w.pt")
+    assert same(read_checkpoint(tmp_path / "w.pt"), dict(network().state_dict()))
+
+
 def test_prefix_of_some_names_only_is_kept(tmp_path: Path) -> None:
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.pt")
     assert list(read_checkpoint(tmp_path / "w.pt")) == ["module.a", "b"]

@@ -10,7 +10,7 @@ from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import BNA, Task
 from untrojan.correction.bna import thinned
 from untrojan.correction.divergence import DIVERGENCES
-from untrojan.errors import UsageError
+from untrojan.errors import UntrojanError, UsageError
 from untrojan.progress import Silent
 from untrojan.triggers import AdditiveTrigger
 
@@ -62,7 +62,9 @@ def test_thinned_takes_every_kth_place_from_a_corner():
             assert torch.equal(thinned(values, grid, corner), values)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"epochs": 0}, {"batch_size": 1}, {"magnitude": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"epochs": 0}, {"batch_size": 1}, {"magnitude": 0.5}, {"tau": 0.0}, {"bin_width": -1.0}]
+)
 def test_a_senseless_option_is_refused(wrong):
     with pytest.raises(UsageError):
         BNA(**wrong)
@@ -84,3 +86,14 @@ def test_with_their_weight_answers_come_nearer_to_those_of_the_clean_images():
             wanted, given = classifier(task.sources).log_softmax(1), corrected(stamped).log_softmax(1)
         losses.append(float((wanted.exp() * (wanted - given)).sum(1).mean()))
     assert losses[1] < losses[0]
+
+
+def test_a_rate_that_is_too_large_is_told():
+    classifier = planted_classifier()
+    images, labels = planted_images(4)
+    floats = images.float() / 255
+    task = Task(3, floats[labels != 3], floats[labels == 3], [planted_trigger()])
+    with pytest.raises(UntrojanError, match=r"diverged.* below 1e\+06"):
+        BNA(steps=30, learning_rate=1e6).fit(
+            classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent()
+        )

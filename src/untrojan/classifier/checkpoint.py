@@ -6,7 +6,7 @@ import struct
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -72,12 +72,9 @@ def _matched(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise UnsupportedError("the model has lazy layers without a shape; give them their sizes in the factory")
     wanted = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    if (
-        wanted
-        and all(name.startswith("module.") for name in wanted)
-        and not any(n.startswith("module.") for n in tensors)
-    ):
-        tensors = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    prefix = _prefix(wanted)  # of a model that is wrapped itself: ``read_checkpoint`` took it off the file's names
+    if prefix and not any(name.startswith(prefix) for name in tensors):
+        tensors = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
     missing = [n for n in wanted if n not in tensors and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in tensors if n not in wanted]
     shared = {n: (tensors[n], wanted[n]) for n in wanted if n in tensors}
@@ -92,6 +89,14 @@ def _matched(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path
         told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems if names)
         raise CheckpointError(f"{where}: the weights do not fit the model, {told}; other --model factory or arguments?")
     return {name: tensor for name, (tensor, _) in shared.items()}
+
+
+def _prefix(names: Collection[str]) -> str:
+    """What wrappers (``PREFIXES``) have put before all of these names."""
+    found = ""
+    while names and (more := next((p for p in PREFIXES if all(n.startswith(found + p) for n in names)), None)):
+        found += more
+    return found
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -164,8 +169,8 @@ def _state_dict(found: object) -> dict[str, TensorOutline]:
     if not isinstance(found, dict):
         kind = "one tensor" if isinstance(found, TensorOutline) else "no mapping"
         raise CheckpointError(f"it holds {kind}, expected a state_dict: names and tensors")
-    if not any(isinstance(value, TensorOutline) for value in found.values()):
-        nested = next((found[key] for key in NESTED if isinstance(found.get(key), dict)), None)
+    nested = next((found[key] for key in NESTED if isinstance(found.get(key), dict)), None)
+    if nested is not None or not any(isinstance(value, TensorOutline) for value in found.values()):
         if nested is None and found:
             raise CheckpointError(
                 f"it holds no tensors by name; expected a state_dict, or one under {', '.join(NESTED)}"

@@ -120,6 +120,18 @@ class Classifier(nn.Module):
             for module, training in modes:
                 module.training = training
 
+    def require_steady(self, images: Tensor) -> None:
+        """Raise UnsupportedError if the answer to an image depends on those that are passed together with it, or on
+        chance; to be called in evaluation mode. images: float [N, C, H, W]; three of them are passed."""
+        first, second, third = images[:1], images[len(images) // 2][None], images[-1:]
+        with torch.no_grad():
+            one, other = (self(torch.cat([first, more])).float()[0] for more in (second, third))
+        if float((one - other).abs().max()) > 0.01 * (1 + float(one.abs().max())):
+            raise UnsupportedError(
+                "the network's answer to an image changes with the other images of its batch, or from pass to pass, in "
+                "evaluation mode too (a BatchNorm without running statistics, dropout that stays on?)"
+            )
+
     def require_gradient(self, images: Tensor) -> None:
         """Raise UnsupportedError if the answers have no gradient in the images; to be called in evaluation mode.
 

@@ -90,7 +90,7 @@ def load_classifier(
         module = build_module(model, builtins=builtins)
         load_weights(module, tensors, weights)
     try:
-        module = module.to(device)
+        module = module.float().to(device)  # images come as float32, whatever the weights are stored as
     except RuntimeError as error:
         text = " ".join(str(error).split())[:200]
         raise UntrojanError(f"the model cannot be moved to {device} ({text}); try --device cpu") from None

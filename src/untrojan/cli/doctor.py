@@ -118,5 +118,5 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for name, extra in found["extras"].items():
         missing = [package for package, version in extra["packages"].items() if version is None]
         state = f"missing {', '.join(missing)}; {extra['install']}" if missing else "installed"
-        lines.append(f"[{name}]".ljust(11) + state)
+        lines.append(f"[{name}] ".ljust(15) + state)
     return lines

@@ -15,7 +15,7 @@ from untrojan.classifier.sites import captured, require_sites
 from untrojan.correction.base import Correction, Task
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.histogram import Bins, soft_histogram
-from untrojan.errors import UsageError
+from untrojan.errors import UntrojanError, UsageError
 from untrojan.progress import Progress
 from untrojan.triggers import AdditiveTrigger, Trigger
 
@@ -62,6 +62,8 @@ class BNA(Correction):
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
+        if not tau > 0 or not bin_width > 0:
+            raise UsageError(f"bna: tau and bin_width are positive, got {tau:g} and {bin_width:g}")
         if steps < 1 or (epochs is not None and epochs < 1):
             raise UsageError(f"bna: steps and epochs are 1 or more, got {steps} and {epochs}")
         if batch_size < 2 or not learning_rate > 0 or magnitude < 1 or min(clean_weight, answer_weight, grid) < 0:
@@ -146,6 +148,10 @@ class BNA(Correction):
         """The histograms of all layers, and the logits."""
         with captured(layers) as outputs:
             logits = network(images)
+        if not bool(logits.isfinite().all()):
+            raise UntrojanError(
+                f"bna diverged: answers are no numbers; take a learning_rate below {self.learning_rate:g}"
+            )
         grid = self.grid if corner is not None else 0
         return {n: soft_histogram(thinned(outputs[n], grid, corner), bins[n], self.tau) for n in layers}, logits
 

@@ -170,6 +170,15 @@ def test_a_move_that_fails_midway_is_undone(tmp_path, monkeypatch, raised, after
     assert {name: (tmp_path / name).read_text() for name in names(tmp_path)} == dict.fromkeys("abc", "earlier")
 
 
+@pytest.fixture
+def ctrl_c_raises():
+    """As in a terminal; a process in the background may have been started without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_waits_for_the_end_of_the_move(tmp_path, monkeypatch):
     replace = os.replace
 

@@ -57,6 +57,7 @@ def scan(
     settings, progress = settings or ScanSettings(), progress or Silent()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
+        _require_searchable(classifier, images)
         doubt, known, answers = doubts(classifier, images, labels)
         victim = victim_info(classifier, images)
         found = None
@@ -230,6 +231,7 @@ def prepare(
     _require_scan_of(classifier, report)
     with as_found(classifier):
         images, labels = _checked(classifier, images, labels)
+        _require_searchable(classifier, images)
         require_sites(classifier, images)  # whether there is any, before the search
     return stand_ins_for(
         classifier,
@@ -321,7 +323,7 @@ def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
 
 
 def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Float images in [0, 1] and int64 labels on the classifier's device, which is in evaluation mode."""
+    """Float images in [0, 1] and int64 labels on the classifier's device."""
     images = classifier.as_float(images)
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise DataError(f"expected one int64 label for each of the {len(images)} images")
@@ -331,9 +333,13 @@ def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Te
         raise ShapeError("float images must be finite and lie in [0, 1]; give uint8 images for values in 0..255")
     if len(labels.unique()) < 2:
         raise DataError("all images are of one class; give clean images of at least two, better of every class")
+    return images, labels.to(images.device)
+
+
+def _require_searchable(classifier: Classifier, images: Tensor) -> None:
+    """Raise UnsupportedError if triggers cannot be searched in this classifier, which is in evaluation mode."""
     classifier.require_gradient(images)
     classifier.require_steady(images)
-    return images, labels.to(images.device)
 
 
 def _require_backdoor(report: ScanReport) -> None:

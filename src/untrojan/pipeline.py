@@ -28,7 +28,7 @@ from untrojan.identity import victim_info
 from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
-from untrojan.stand_ins import StandIns, stand_ins_for
+from untrojan.stand_ins import Prepared, StandIns, prepare_target
 from untrojan.verdict import doubts, verdict_on
 from untrojan.version import version
 
@@ -229,19 +229,16 @@ def prepare(
     """
     _require_backdoor(report)
     _require_scan_of(classifier, report)
-    with as_found(classifier):
+    settings, progress = settings or SurrogateSettings(), progress or Silent()
+    made: dict[int, Prepared] = {}
+    with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         _require_searchable(classifier, images)
         require_sites(classifier, images)  # whether there is any, before the search
-    return stand_ins_for(
-        classifier,
-        images,
-        labels,
-        report,
-        seed=seed,
-        settings=settings or SurrogateSettings(),
-        progress=progress or Silent(),
-    )
+        for target in report.targets:
+            generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
+            made[target] = prepare_target(classifier, report, target, images, labels, settings, generator, progress)
+    return StandIns(made, report.victim.sha256, settings, seed, meter.cost())
 
 
 def tune(

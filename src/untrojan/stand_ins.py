@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
-from untrojan.classifier.cost import CostMeter
-from untrojan.classifier.state import as_found
 from untrojan.correction.base import Task
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
 from untrojan.errors import DataError
@@ -61,38 +59,7 @@ class StandIns:
     cost: Cost
 
 
-def stand_ins_for(
-    classifier: Classifier,
-    images: Tensor,
-    labels: Tensor,
-    report: ScanReport,
-    *,
-    seed: int,
-    settings: SurrogateSettings,
-    progress: Progress,
-) -> StandIns:
-    """The stand-ins for the trigger of every target of a report.
-
-    images: float [N, C, H, W] in [0, 1], clean; labels: int64 [N]. Raises InconclusiveError if none works for a target.
-    """
-    with as_found(classifier), CostMeter(classifier) as meter:
-        made = {
-            target: _prepare(
-                classifier,
-                report,
-                target,
-                images,
-                labels,
-                settings,
-                torch.Generator().manual_seed(seed + 1_000_003 * target),
-                progress,
-            )
-            for target in report.targets
-        }
-    return StandIns(made, report.victim.sha256, settings, seed, meter.cost())
-
-
-def _prepare(
+def prepare_target(
     classifier: Classifier,
     report: ScanReport,
     target: int,
@@ -102,7 +69,10 @@ def _prepare(
     generator: torch.Generator,
     progress: Progress,
 ) -> Prepared:
-    """The stand-ins for a target's trigger, on the clean images of its sources."""
+    """The stand-ins for a target's trigger, on the clean images of its sources.
+
+    images: float [N, C, H, W] in [0, 1]; labels: int64 [N]. Raises InconclusiveError if none works.
+    """
     sources = report.sources(target)
     among = torch.isin(labels, torch.tensor(sources, device=labels.device))
     if not bool(among.any()):

@@ -149,6 +149,11 @@ def test_names_count_without_regard_to_case_where_they_must(write_folder):
     assert labels_by_value(found) == {1: 0, 2: 2, 3: 3}
 
 
+def test_a_misspelt_name_beside_one_in_another_case_is_refused(write_folder):
+    with pytest.raises(DataError, match="dgo"):
+        load_data(str(write_folder({"Cat": [1], "dgo": [2]})), input_shape=None, class_names=["cat", "dog"])
+
+
 def test_fewer_folders_than_classes_are_not_numbered_by_their_order(write_folder):
     root = write_folder({"plane": [1], "hen": [2], "hound": [3]})
     with pytest.raises(DataError, match=r"3 sub-folders, none .* 4 classes"):

@@ -108,13 +108,14 @@ def _class_numbers(
     """The label of each sub-folder, and the class names by label (None if the folders are mere numbers)."""
     names = list(images)
     for name in names:
-        if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+        if any("\ud800" <= character <= "\udfff" for character in name):
             raise DataError(f"{where}: the name of sub-folder '{shown(name)}' is not UTF-8; rename it")
     numbers = None if wanted is None else numbers_of(names, wanted)
     if wanted is not None and numbers is not None:
         return dict(zip(names, numbers, strict=True)), tuple(wanted)
     if wanted is not None and len(set(wanted)) == len(wanted):
-        strangers = [name for name in names if name not in wanted]
+        known = {name.casefold() for name in wanted}
+        strangers = [name for name in names if name.casefold() not in known]
         if len(strangers) < len(names):
             raise DataError(
                 f"{where}: some sub-folders are named like classes of the classifier, but '{shown(strangers[0])}' "

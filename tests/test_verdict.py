@@ -1,0 +1,42 @@
+"""What findings make of a verdict, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from untrojan.detection.scanner import Findings, ScanSettings
+from untrojan.records import Evidence, PairScore
+from untrojan.verdict import verdict_on
+
+PAIRS = [(1, 6), (1, 7), (9, 4), (9, 7), (2, 3)]
+
+
+def found(pairs: list[tuple[int, int]], p_value: float = 1e-4, other: str = "pair") -> Findings:
+    """An odd pair, and another finding of a test, beside it, with these pairs detected."""
+    odd = Evidence(test="pair", kind="patch", source=1, target=7, size=2.0, ratio=9.0, p_value=p_value)
+    more = odd.model_copy(update={"test": other, "source": None})
+    scores = [PairScore(source=s, target=t, kind="patch", size=2.0, score=9.0, detected=True) for s, t in pairs]
+    return Findings(min(1.0, 4 * p_value), (odd, more), tuple(scores), {}, (), ())
+
+
+def test_pairs_that_no_one_trigger_can_have_are_no_verdict() -> None:
+    verdict, reason = verdict_on(found(PAIRS), ScanSettings(), 10)
+    assert verdict == "inconclusive"
+    assert "class 1 to 6 and 7, 9 to 4 and 7" in reason
+
+
+@pytest.mark.parametrize("other", ["target", "mixed", "margin"])
+def test_they_are_if_a_trigger_for_all_classes_is_odd_too(other: str) -> None:
+    assert verdict_on(found(PAIRS, other=other), ScanSettings(), 10)[0] == "backdoor"
+
+
+def test_one_source_with_a_chance_find_beside_it_is_a_verdict() -> None:
+    assert verdict_on(found([(1, 6), (1, 7), (9, 4)]), ScanSettings(), 10)[0] == "backdoor"
+    assert verdict_on(found([(0, 1), (1, 2), (2, 0)]), ScanSettings(), 10)[0] == "backdoor"
+
+
+def test_few_classes_are_told() -> None:
+    assert "single pairs" in verdict_on(found([], p_value=0.5), ScanSettings(), 4)[1]
+    verdict, reason = verdict_on(found([], p_value=0.5), ScanSettings(), 5)
+    assert verdict == "clean"
+    assert "single pairs" not in reason

@@ -19,6 +19,7 @@ LAYOUTS = {
     "flat": lambda v: v[:, :, 0, 0],
     "sequence": lambda v: v.flatten(2),
     "strided": lambda v: v[::2, :, :, 1:],
+    "channels_last, strided": lambda v: v.contiguous(memory_format=torch.channels_last)[:, :, 1::2, ::2],
     "one position": lambda v: v[:, :, :1, :1],
 }
 LOW, HIGH = torch.tensor([-1.5, 0.3, 2.0, -3.0, 0.0]), torch.tensor([1.5, 0.3, 2.0, 0.5, 0.0])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from untrojan.classifier.classifier import Classifier
+from untrojan.classifier.clipped import clipped_affine
 from untrojan.classifier.sites import batch_norms, is_plain, neuron_axis, neurons
 from untrojan.errors import CheckpointError, UnsupportedError
 
@@ -61,12 +62,7 @@ class CorrectedActivation(nn.Module):
         offset = -mean * scale
         if beta is not None:
             offset = offset + beta
-        shape = (scale.shape[0], scale.shape[1]) + (1,) * (x.ndim - 2)
-        scale, offset, low, high = (t.view(shape) for t in (scale, offset, low, high))
-        if torch.is_grad_enabled():
-            return torch.clamp(x * scale + offset, low, high)
-        # In place: on a processor, memory for each step would take ten times as long as the step.
-        return (x * scale).add_(offset).clamp_(low, high)
+        return clipped_affine(x, scale, offset, low, high)
 
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
         """What stands between standardisation and clip: gamma and beta, each [C] or None."""

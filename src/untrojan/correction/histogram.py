@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,15 +48,29 @@ class Bins:
         counts = torch.ceil((high - low).double() / width - 1e-9).clamp(1, most).to(torch.int64)
         return cls(low.detach(), counts, width)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Bins of all channels together."""
         return int(self.counts.sum())
 
-    @property
+    @cached_property
+    def most(self) -> int:
+        """Bins of the channel that has most."""
+        return int(self.counts.max())
+
+    @cached_property
     def starts(self) -> Tensor:
         """int64 [C]: where each channel's bins begin in a histogram."""
         return self.counts.cumsum(0) - self.counts
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Of each bin, int64 [total]: which of its channel's it is, and how many these are."""
+        every = torch.arange(self.total, device=self.counts.device)
+        starts, counts = (
+            torch.repeat_interleave(t, self.counts, output_size=self.total) for t in (self.starts, self.counts)
+        )
+        return every - starts, counts
 
 
 def soft_histogram(values: Tensor, bins: Bins, tau: float) -> Tensor:
@@ -83,90 +98,85 @@ class _SoftHistogram(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, bins: Bins, tau: float) -> Tensor:
-        flat, fraction = _locate(values, bins)
         sharpness, reach = tau * bins.width, _reach(bins, tau)
-        layout = _Layout(bins, values.device)
-        across = torch.zeros(layout.total, dtype=values.dtype, device=values.device)
+        where, position = _locate(values, bins)
+        flat, scaled = _flattened(where), position.mul_(sharpness)
+        across = torch.zeros(bins.total, dtype=values.dtype, device=values.device)
         for offset in range(1 - reach, reach + 1):
-            moved = _sum_per_bin(flat, _leak(fraction, offset, sharpness), layout.total)
-            moved = moved.masked_fill_(layout.no_edge(offset), 0)
-            across += torch.roll(moved if offset > 0 else -moved, offset)
-        histogram = torch.bincount(flat, minlength=layout.total).to(values.dtype) + across - torch.roll(across, -1)
-        sample = values.numel() // len(bins.counts)
-        ctx.save_for_backward(flat, fraction)
-        ctx.details = bins, tau, values.detach()
-        return histogram / sample
+            moved = torch.zeros_like(across).scatter_add_(0, flat, _flattened(_leak(scaled, offset, sharpness)))
+            moved *= _edges(bins, offset, values)
+            bin_, edge = _shifted(offset)
+            across[edge] += moved[bin_] if offset > 0 else -moved[bin_]
+        histogram = torch.bincount(flat, minlength=bins.total).to(values.dtype).add_(across)
+        histogram[:-1] -= across[1:]
+        ctx.save_for_backward(flat, scaled)
+        ctx.details = bins, tau
+        return histogram.mul_(len(bins.counts) / values.numel())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        flat, fraction = ctx.saved_tensors
-        bins, tau, values = ctx.details
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+        flat, scaled = ctx.saved_tensors
+        bins, tau = ctx.details
         sharpness, reach = tau * bins.width, _reach(bins, tau)
-        layout = _Layout(bins, values.device)
         # What moving one unit of mass right across each edge changes: to the bin right of it, from the one left of it.
-        step = (gradient - torch.roll(gradient, 1)) * (tau * len(bins.counts) / flat.numel())
-        total = torch.zeros_like(fraction)
+        step = gradient * (tau * len(bins.counts) / flat.numel())
+        step[1:] -= step[:-1].clone()
+        total: Tensor | None = None
         for offset in range(1 - reach, reach + 1):
-            table = torch.roll(step, -offset).masked_fill_(layout.no_edge(offset), 0)
-            leak = _leak(fraction, offset, sharpness)
-            total += table[flat] * leak.mul_(1 - leak)
-        return _like_values(total, values), None, None
+            bin_, edge = _shifted(offset)
+            table = torch.zeros_like(step)
+            table[bin_] = step[edge]
+            table *= _edges(bins, offset, scaled)
+            leak = _leak(scaled, offset, sharpness)
+            slope = leak.addcmul(leak, leak, value=-1).mul_(_shaped(table.index_select(0, flat), leak))
+            total = slope if total is None else total.add_(slope)
+        return total, None, None
 
 
-class _Layout:
-    """Which bin of its channel each flat bin is."""
+def _shifted(offset: int) -> tuple[slice, slice]:
+    """The bins that have an edge ``offset`` from their left one, and these edges: bin i has edge i + offset."""
+    near, far = slice(None, -abs(offset) or None), slice(abs(offset), None)
+    return (near, far) if offset > 0 else (far, near)
 
-    def __init__(self, bins: Bins, device: torch.device):
-        counts = bins.counts.to(device)
-        self.total = bins.total
-        channel = torch.repeat_interleave(torch.arange(len(counts), device=device), counts, output_size=self.total)
-        self.inside = torch.arange(self.total, device=device) - bins.starts.to(device)[channel]
-        self.count = counts[channel]
 
-    def no_edge(self, offset: int) -> Tensor:
-        """bool [total]: no edge lies ``offset`` from this bin's left one; 0 and M are not edges, they are infinite."""
-        edge = self.inside + offset
-        return (edge < 1) | (edge >= self.count)
+def _edges(bins: Bins, offset: int, like: Tensor) -> Tensor:
+    """1 for each bin with an edge ``offset`` from its left one, else 0: 0 and M are no edges, they are infinite."""
+    inside, counts = bins.places
+    edge = inside + offset
+    return ((edge >= 1) & (edge < counts)).to(like)
 
 
 def _locate(values: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
-    """Flat bin, int64 [values], and position right of that bin's left edge in bin widths, in order of memory."""
-    rows, channel_last = _in_memory_order(values)
-    shape = (1, -1) if channel_last else (1, -1, 1)
-    low, counts, starts = (t.to(values.device).view(shape) for t in (bins.low, bins.counts, bins.starts))
-    position = (rows - low.to(values.dtype)).div_(bins.width)
-    bin_ = position.floor().clamp_(min=torch.zeros_like(counts), max=counts - 1)
-    flat = bin_.to(torch.int64).add_(starts)
-    return flat.view(-1), position.sub_(bin_).view(-1)
+    """Of each value its flat bin, int64, and its position right of that bin's left edge in bin widths: dense tensors
+    like ``values``, both in the same order."""
+    shape = (1, -1) + (1,) * (values.ndim - 2)
+    low, last = (t.to(values).view(shape) for t in (bins.low, bins.counts - 1))
+    position = (values - low).div_(bins.width)
+    bin_ = torch.minimum(position.floor().clamp_(min=0), last)
+    return bin_.to(torch.int64).add_(bins.starts.to(values.device).view(shape)), position.sub_(bin_)
 
 
-def _in_memory_order(values: Tensor) -> tuple[Tensor, bool]:
-    """A contiguous [images * positions, C] view of channels-last values, otherwise [N, C, positions]."""
+def _flattened(values: Tensor) -> Tensor:
+    """[n], in the order of memory."""
     moved = values.movedim(1, -1)
-    if moved.is_contiguous():
-        return moved.reshape(-1, values.shape[1]), True
-    return values.contiguous().view(values.shape[0], values.shape[1], -1), False
+    return (moved if moved.is_contiguous() else values).reshape(-1)
 
 
-def _like_values(flat: Tensor, values: Tensor) -> Tensor:
-    """Undo the flattening of ``_in_memory_order``."""
-    if values.movedim(1, -1).is_contiguous():
-        return flat.view(values.movedim(1, -1).shape).movedim(-1, 1)
-    return flat.view(values.shape)
+def _shaped(flat: Tensor, like: Tensor) -> Tensor:
+    """Undo ``_flattened``, of a tensor laid out like ``like``."""
+    moved = like.movedim(1, -1)
+    return flat.view(moved.shape).movedim(-1, 1) if moved.is_contiguous() else flat.view(like.shape)
 
 
-def _leak(fraction: Tensor, offset: int, sharpness: float) -> Tensor:
-    """sigmoid(-sharpness * distance) from a value to the edge ``offset`` right of its bin's left edge."""
-    distance = (fraction - offset) if offset > 0 else (offset - fraction)
-    return distance.mul_(sharpness).sigmoid_()
-
-
-def _sum_per_bin(flat: Tensor, weights: Tensor, total: int) -> Tensor:
-    return torch.zeros(total, dtype=weights.dtype, device=weights.device).scatter_add_(0, flat, weights)
+def _leak(scaled: Tensor, offset: int, sharpness: float) -> Tensor:
+    """sigmoid(-sharpness * distance) from a value to the edge ``offset`` right of its bin's left edge; ``scaled``: its
+    distance from that left edge, times the sharpness."""
+    distance = scaled - sharpness * offset if offset > 0 else sharpness * offset - scaled
+    return distance.sigmoid_()
 
 
 def _reach(bins: Bins, tau: float) -> int:
     """How many edges on each side of a value can move mass: all beyond are under the tolerance."""
     needed = math.ceil(math.log(1 / _TOLERANCE) / (tau * bins.width))
-    return max(1, min(needed, int(bins.counts.max())))
+    return max(1, min(needed, bins.most))

@@ -27,9 +27,9 @@ from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.sites import captured, require_sites
 from untrojan.correction import BNA, Task
-from untrojan.correction.bna import clean_range, start_clip
 from untrojan.correction.divergence import total_variation
 from untrojan.correction.histogram import Bins, soft_histogram
+from untrojan.correction.moves import clean_activations, start_clip
 from untrojan.data import load_data
 from untrojan.data.images import image_hashes
 from untrojan.evaluation.evaluate import evaluate
@@ -52,14 +52,14 @@ BEGIN, END = "<!-- channelwise: benchmarks/channelwise.py -->", "<!-- end of cha
 def channel_by_channel(classifier: Classifier, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
     """One row of Theta: every channel for itself, those of earlier layers already corrected."""
     layers = require_sites(classifier, task.sources)
-    ranges = clean_range(classifier, layers, torch.cat([task.sources, task.own]))
+    clean = clean_activations(classifier, layers, torch.cat([task.sources, task.own]))
     corrected = CorrectedClassifier(classifier, sites=layers)
-    start_clip(corrected, ranges)
+    start_clip(corrected, clean)
     stamped = task.surrogates[0].stamp(task.sources)
     for name, layer in corrected.layers.items():
         own = [getattr(layer, p).requires_grad_(True) for p in PARAMETERS]
         for channel in range(layer.mean.shape[1]):
-            low, high = (bound[channel : channel + 1] for bound in ranges[name])
+            low, high = (bound[channel : channel + 1] for bound in (clean[name].low, clean[name].high))
             bins = Bins.between(low, high, WIDTH)
             optimiser = torch.optim.Adam(own, lr=RATE)
             for _ in range(EPOCHS):

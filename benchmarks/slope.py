@@ -19,9 +19,9 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier, as_found
 from untrojan.classifier.sites import captured, require_sites
-from untrojan.correction.bna import clean_range
 from untrojan.correction.divergence import total_variation
 from untrojan.correction.histogram import Bins, soft_histogram
+from untrojan.correction.moves import clean_activations
 from untrojan.data import load_data
 from untrojan.loading import load_victim
 from untrojan.victims.recipe import splits
@@ -48,12 +48,12 @@ def measure(classifier: Classifier, images: Tensor) -> list[dict[str, float]]:
     with as_found(classifier):
         floats = classifier.as_float(images)
         layers = require_sites(classifier, floats)
-        ranges = clean_range(classifier, layers, floats)
+        clean = clean_activations(classifier, layers, floats)
         with captured(layers) as outputs:
             classifier(floats)
         rows = []
         for width in WIDTHS:
-            bins = {name: Bins.between(low, high, width) for name, (low, high) in ranges.items()}
+            bins = {name: Bins.between(seen.low, seen.high, width) for name, seen in clean.items()}
             for tau in TAUS:
                 apart = [
                     total_variation(empirical(outputs[n], bins[n]), soft_histogram(outputs[n], bins[n], tau).double())

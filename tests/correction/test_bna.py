@@ -7,9 +7,10 @@ import torch
 
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.correction import BNA, Task
+from untrojan.correction import BNA, Task, bna
 from untrojan.correction.bna import thinned
 from untrojan.correction.divergence import DIVERGENCES
+from untrojan.correction.moves import clean_activations
 from untrojan.errors import UntrojanError, UsageError
 from untrojan.progress import Silent
 from untrojan.triggers import AdditiveTrigger
@@ -97,3 +98,65 @@ def test_a_rate_that_is_too_large_is_told():
         BNA(steps=30, learning_rate=1e6).fit(
             classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent()
         )
+
+
+def in_other_units(unit):
+    """The planted classifier with activations in front of its BatchNorm ``unit`` times as large: the same function."""
+    classifier = planted_classifier()
+    module = classifier.module
+    with torch.no_grad():
+        module.read.weight.mul_(unit)
+        module.norm.running_mean.mul_(unit)
+        module.norm.running_var.mul_(unit**2)
+    module.norm.eps *= unit**2
+    return classifier
+
+
+@pytest.mark.parametrize(("unit", "spread", "repaired"), [(1, True, 1), (1 / 128, True, 1), (1 / 128, False, 0)])
+def test_in_units_of_the_spread_it_does_not_matter_how_large_activations_are(unit, spread, repaired, monkeypatch):
+    monkeypatch.setattr(bna, "ATTEMPTS", 1)
+    images, labels = planted_images(24)
+    floats, away = images.float() / 255, labels != 3
+    classifier = in_other_units(unit)
+    assert torch.allclose(classifier(floats), planted_classifier()(floats), atol=1e-4)
+    task = Task(3, floats[away], floats[~away], [planted_trigger()])
+    theta = BNA(steps=40, spread=spread).fit(
+        classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent()
+    )
+    corrected = CorrectedClassifier(classifier)
+    corrected.load_theta(theta)
+    answers = corrected(planted_trigger().stamp(floats[away])).argmax(1)
+    assert (answers == labels[away]).float().mean() == pytest.approx(repaired, abs=0.05)
+
+
+def test_a_correction_that_has_diverged_is_done_again_in_smaller_steps():
+    shown = []
+
+    class Seen(Silent):
+        def start(self, task, total):
+            shown.append(task)
+
+    images, labels = planted_images(24)
+    floats, away = images.float() / 255, labels != 3
+    classifier = in_other_units(1 / 128)
+    task = Task(3, floats[away], floats[~away], [planted_trigger()])
+    theta = BNA(steps=40, spread=False).fit(
+        classifier, task, generator=torch.Generator().manual_seed(0), progress=Seen()
+    )
+    assert shown[:2] == ["correcting target 3", "correcting target 3, in smaller steps"]
+    corrected = CorrectedClassifier(classifier)
+    corrected.load_theta(theta)
+    answers = corrected(planted_trigger().stamp(floats[away])).argmax(1)
+    assert (answers == labels[away]).float().mean() > 0.95
+
+
+def test_clean_activations_are_those_of_all_images_at_once():
+    classifier = planted_classifier()
+    floats = planted_images(24)[0].float() / 255
+    read = classifier.module.read
+    (found,) = clean_activations(classifier, {"read": read}, floats, batch_size=17).values()
+    with torch.no_grad():
+        values = read(classifier.normalise(floats).flatten(1)).T
+    assert torch.allclose(found.low, values.amin(1))
+    assert torch.allclose(found.high, values.amax(1))
+    assert torch.allclose(found.std, values.std(1, correction=0), rtol=1e-5)

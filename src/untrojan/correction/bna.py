@@ -10,16 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier
+from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.classifier.sites import captured, require_sites
 from untrojan.correction.base import Correction, Task
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.histogram import Bins, soft_histogram
+from untrojan.correction.moves import Clean, Moves, clean_activations, start_clip
 from untrojan.errors import UntrojanError, UsageError
 from untrojan.progress import Progress
 from untrojan.triggers import AdditiveTrigger, Trigger
 
 Corner = tuple[float, float]
+
+ATTEMPTS, DIVERGED = 3, 1.5
+"""Where the loss ends at more than ``DIVERGED`` times what it was, all is done again at a third of the rate."""
 
 
 class BNA(Correction):
@@ -40,6 +44,8 @@ class BNA(Correction):
     answer_weight: weight of the Kullback-Leibler divergence of g's answer to a stamped image from f's answer to the
     same image clean (and of g's to the target class's clean images from f's): distributions of single channels can
     match while what they say together does not. Only with ``pairing``; 0 is the paper's objective.
+    spread: steps are in units of each neuron's spread on clean images, so that no activation's unit matters, and
+    ``learning_rate`` is a share of it; otherwise, as in the paper, in the activations' own units.
     """
 
     name = "bna"
@@ -59,6 +65,7 @@ class BNA(Correction):
         clean_weight: float = 2.0,
         grid: int = 8,
         answer_weight: float = 30.0,
+        spread: bool = True,
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
@@ -72,7 +79,7 @@ class BNA(Correction):
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
         self.pairing, self.magnitude, self.clean_weight, self.grid = pairing, magnitude, clean_weight, grid
-        self.answer_weight = answer_weight
+        self.answer_weight, self.spread = answer_weight, spread
 
     @classmethod
     def paper(cls) -> dict[str, Any]:
@@ -85,6 +92,7 @@ class BNA(Correction):
             "magnitude": 1.0,
             "clean_weight": 0.0,
             "answer_weight": 0.0,
+            "spread": False,
         }
 
     def fit(
@@ -92,68 +100,97 @@ class BNA(Correction):
     ) -> dict[str, Tensor]:
         steps = self.steps if self.epochs is None else self.epochs * -(-len(task.sources) // self.batch_size)
         layers = require_sites(classifier, task.sources)
-        ranges = clean_range(classifier, layers, torch.cat([task.sources, task.own]))
-        bins = {name: Bins.between(low, high, self.bin_width) for name, (low, high) in ranges.items()}
-        corrected = CorrectedClassifier(classifier, sites=layers)
-        start_clip(corrected, ranges)
-        parameters = [getattr(layer, p) for layer in corrected.layers.values() for p in PARAMETERS]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        optimiser = torch.optim.Adam(parameters, lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=self.learning_rate / 10)
-        whole = None
-        if not self.pairing:
-            with torch.no_grad():
-                whole, _ = self._histograms(classifier, layers, classifier.arranged(task.sources), bins, None)
-
-        def distance(clean: Tensor, seen: Tensor, corner: Corner, wanted: dict[str, Tensor] | None = None) -> Tensor:
-            """Between f on clean images and g on what it sees of them: distributions, if not given, and answers."""
-            answers = None
-            if wanted is None:
-                with torch.no_grad():
-                    wanted, answers = self._histograms(classifier, layers, classifier.arranged(clean), bins, corner)
-            got, given = self._histograms(corrected, corrected.layers, classifier.arranged(seen), bins, corner)
-            loss = torch.stack([DIVERGENCES[self.divergence](wanted[n], got[n]) for n in layers]).sum()
-            if self.answer_weight and answers is not None:
-                loss = loss + self.answer_weight * functional.kl_div(
-                    given.log_softmax(1), answers.log_softmax(1), reduction="batchmean", log_target=True
-                )
-            return loss
-
-        progress.start(f"correcting target {task.target}", steps)
-        for _ in range(steps):
-            corner = (float(torch.rand(1, generator=generator)), float(torch.rand(1, generator=generator)))
-            clean = _draw(task.sources, self.batch_size, generator)
-            loss = distance(clean, stamp_mixture(clean, task.surrogates, self.magnitude, generator), corner, whole)
-            if self.clean_weight and len(task.own):
-                own = _draw(task.own, max(1, self.batch_size // 2), generator)
-                share = len(task.own) / len(task.sources)
-                loss = loss + self.clean_weight * share * distance(own, own, corner)
-            gradients = torch.autograd.grad(loss, parameters)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimiser.step()
-            schedule.step()
-            progress.advance()
+        clean = clean_activations(classifier, layers, torch.cat([task.sources, task.own]))
+        objective = _Objective(self, classifier, layers, clean, task, generator)
+        for attempt in range(ATTEMPTS):
+            corrected = CorrectedClassifier(classifier, sites=layers)
+            start_clip(corrected, clean)
+            moves = Moves(corrected, clean if self.spread else None)
+            rate = self.learning_rate / 3**attempt
+            optimiser = torch.optim.Adam(moves.steps, lr=rate)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=rate / 10)
+            progress.start(f"correcting target {task.target}{', in smaller steps' if attempt else ''}", steps)
+            losses = []
+            for _ in range(steps):
+                loss = objective(corrected)
+                losses.append(loss.detach())
+                moves.gradients_of(loss)
+                optimiser.step()
+                moves.take()
+                schedule.step()
+                progress.advance()
+            if torch.stack(losses[-max(1, steps // 10) :]).mean() <= DIVERGED * losses[0]:
+                break
         return corrected.theta()
 
-    def _histograms(
+
+class _Objective:
+    """What BNA makes small: how far g on stamped images is from f on the same images clean, and, of the target class's
+    clean images, from what they were. Every call draws anew."""
+
+    def __init__(
         self,
-        network: nn.Module,
+        method: BNA,
+        classifier: Classifier,
         layers: Mapping[str, nn.Module],
+        clean: Mapping[str, Clean],
+        task: Task,
+        generator: torch.Generator,
+    ):
+        self.method, self.classifier, self.layers, self.task = method, classifier, layers, task
+        self.generator = generator
+        self.bins = {name: Bins.between(seen.low, seen.high, method.bin_width) for name, seen in clean.items()}
+        self.whole: dict[str, Tensor] | None = None
+        if not method.pairing:
+            with torch.no_grad():
+                self.whole, _ = self._histograms(classifier, layers, task.sources, None)
+
+    def __call__(self, corrected: CorrectedClassifier) -> Tensor:
+        method, task = self.method, self.task
+        corner = (float(torch.rand(1, generator=self.generator)), float(torch.rand(1, generator=self.generator)))
+        shown = _draw(task.sources, method.batch_size, self.generator)
+        stamped = stamp_mixture(shown, task.surrogates, method.magnitude, self.generator)
+        loss = self._distance(corrected, shown, stamped, corner, self.whole)
+        if method.clean_weight and len(task.own):
+            own = _draw(task.own, max(1, method.batch_size // 2), self.generator)
+            share = len(task.own) / len(task.sources)
+            loss = loss + method.clean_weight * share * self._distance(corrected, own, own, corner)
+        return loss
+
+    def _distance(
+        self,
+        corrected: CorrectedClassifier,
         images: Tensor,
-        bins: Mapping[str, Bins],
-        corner: Corner | None,
+        seen: Tensor,
+        corner: Corner,
+        wanted: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Between f on clean images and g on what it sees of them: distributions, if not given, and answers."""
+        answers = None
+        if wanted is None:
+            with torch.no_grad():
+                wanted, answers = self._histograms(self.classifier, self.layers, images, corner)
+        got, given = self._histograms(corrected, corrected.layers, seen, corner)
+        divergence = DIVERGENCES[self.method.divergence]
+        loss = torch.stack([divergence(wanted[n], got[n]) for n in self.layers]).sum()
+        if self.method.answer_weight and answers is not None:
+            loss = loss + self.method.answer_weight * functional.kl_div(
+                given.log_softmax(1), answers.log_softmax(1), reduction="batchmean", log_target=True
+            )
+        return loss
+
+    def _histograms(
+        self, network: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, corner: Corner | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The histograms of all layers, and the logits."""
         with captured(layers) as outputs:
-            logits = network(images)
+            logits = network(self.classifier.arranged(images))
         if not bool(logits.isfinite().all()):
             raise UntrojanError(
-                f"bna diverged: answers are no numbers; take a learning_rate below {self.learning_rate:g}"
+                f"bna diverged: answers are no numbers; take a learning_rate below {self.method.learning_rate:g}"
             )
-        grid = self.grid if corner is not None else 0
-        return {n: soft_histogram(thinned(outputs[n], grid, corner), bins[n], self.tau) for n in layers}, logits
+        grid, tau = self.method.grid if corner is not None else 0, self.method.tau
+        return {n: soft_histogram(thinned(outputs[n], grid, corner), self.bins[n], tau) for n in layers}, logits
 
 
 def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
@@ -168,32 +205,6 @@ def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
         return values[:, :, int(corner[0] * places) :: places]
     rows, columns = max(1, values.shape[2] // grid), max(1, values.shape[3] // grid)
     return values[:, :, int(corner[0] * rows) :: rows, int(corner[1] * columns) :: columns]
-
-
-@torch.no_grad()
-def clean_range(
-    classifier: Classifier, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int = 256
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Smallest and largest clean activation of every neuron of these layers' outputs: layer to ([C], [C])."""
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    with captured(layers) as outputs:
-        for batch in images.split(batch_size):
-            classifier(classifier.arranged(batch))
-            for name, output in outputs.items():
-                values = output.float().movedim(1, 0).flatten(1)
-                low, high = values.amin(1), values.amax(1)
-                if name in found:
-                    low, high = torch.minimum(found[name][0], low), torch.maximum(found[name][1], high)
-                found[name] = low, high
-    return found
-
-
-@torch.no_grad()
-def start_clip(corrected: CorrectedClassifier, ranges: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Start the clip at the clean extremes: an infinite one gets no gradient."""
-    for name, layer in corrected.layers.items():
-        layer.low.copy_(ranges[name][0].expand_as(layer.low))
-        layer.high.copy_(ranges[name][1].expand_as(layer.high))
 
 
 def stamp_mixture(

@@ -9,7 +9,7 @@ from torch.nn import functional
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.classifier.sites import require_sites
-from untrojan.correction.bna import clean_range, start_clip
+from untrojan.correction.moves import clean_activations, start_clip
 from untrojan.correction.tuning import Lesson, Tuning
 from untrojan.errors import UsageError
 from untrojan.progress import Progress
@@ -57,7 +57,7 @@ class MMAC(Tuning):
             parameter.requires_grad_(False)
         sites = require_sites(student, lesson.images)
         bounded = CorrectedClassifier(student, sites=sites)
-        start_clip(bounded, clean_range(student, sites, lesson.images))
+        start_clip(bounded, clean_activations(student, sites, lesson.images))
         for layer in bounded.layers.values():
             layer.low.fill_(-torch.inf)
         bounds = [layer.high.requires_grad_(True) for layer in bounded.layers.values()]

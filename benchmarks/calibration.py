@@ -1,10 +1,14 @@
-"""Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json --out RECORD --write``.
+"""Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json ten --out RECORD --write``.
 
-The largest value of each test and kind in each clean victim of ten classes of the calibration half is one observation;
-a Gumbel distribution is fitted to them by maximum likelihood, with a scale of its own on either side of its location,
-since the upper tail alone decides and the values below should not bend it. The upper scale is raised where the largest
-observation would be larger than the largest of as many as all tests have together mostly is: a heavy tail must not make
-false alarms. ``--write`` puts the result into ``src/untrojan/detection/null.py``.
+The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of
+ten classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null
+each; what the record at ``--out`` says of the other one stays. A Gumbel distribution is fitted by maximum
+likelihood, with a scale of its own on either side of its location, since the upper tail alone decides and the
+values below should not bend it. The upper scale is raised where the largest observation would be larger than the
+largest of as many as all tests have together mostly is: a heavy tail must not make false alarms. Networks of many
+classes are few, and a scale that is fitted to few may come out small by chance: it is half of that of ten classes
+at least. The largest of n times as many values is larger by log n scales. ``--write`` puts the result into
+``src/untrojan/detection/null.py``; ``--leave-out`` keeps victims out of the fit, to see how the null suits them.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,50 +28,73 @@ from record import write_record
 from scipy.optimize import minimize
 from scipy.stats import gumbel_r, kstest
 
+from untrojan.detection.anomaly import MANY, in_effect
+from untrojan.detection.null import CLASSES
+from untrojan.detection.null import NULL as NULL_OF_TEN
+
 ROOT = Path(__file__).resolve().parent.parent
 NULL = ROOT / "src" / "untrojan" / "detection" / "null.py"
-BEGIN, END = "NULL: dict[tuple[str, str], tuple[float, float, float]] = {\n", "}\n"
-CLASSES = 10
+BEGIN = {
+    "ten": "NULL: dict[tuple[str, str], tuple[float, float, float]] = {\n",
+    "many": "NULL_OF_MANY: dict[tuple[str, str], tuple[float, float, float]] = {\n",
+}
+END = "}\n"
 LAW = ("location", "above", "below")
 
 
-def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """By test and kind, the largest value of each clean victim."""
-    found: dict[str, list[float]] = {}
+Values = list[tuple[float, float]]
+"""Of each victim the largest value of a test, and by how many scales it is larger for the number of classes."""
+
+
+def clean_victims(victims: Sequence[Mapping[str, Any]], group: str) -> list[Mapping[str, Any]]:
+    """Those without an attack, of ten classes or of many."""
+    clean = [victim for victim in victims if victim["attack"] in (None, "none")]
+    return [one for one in clean if (one["classes"] > MANY if group == "many" else one["classes"] == CLASSES)]
+
+
+def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
+    """By test and kind."""
+    found: dict[str, Values] = {}
     for victim in victims:
-        if victim["attack"] in (None, "none") and victim["classes"] == CLASSES:
-            for key, entry in victim["values"].items():
-                found.setdefault(key, []).append(entry["value"])
+        for key, entry in victim["values"].items():
+            found.setdefault(key, []).append((entry["value"], shift(key, victim["classes"])))
     return found
 
 
-def standardised(values: Sequence[float], location: float, above: float, below: float) -> NDArray[np.float64]:
-    """In units of the scale on its side."""
-    apart = np.asarray(values, dtype=np.float64) - location
-    return np.where(apart > 0, apart / above, apart / below)
+def shift(key: str, classes: int) -> float:
+    """By how many scales the largest value of a test is larger with so many classes than with those of the null."""
+    return math.log(in_effect(classes) / CLASSES) if classes > MANY and not key.startswith("mixed/") else 0.0
 
 
-def split_gumbel(values: Sequence[float]) -> tuple[float, float, float]:
+def standardised(values: Values, location: float, above: float, below: float) -> NDArray[np.float64]:
+    """In units of the scale on its side, as of the null's number of classes."""
+    apart = np.array([value for value, _ in values]) - location
+    return np.where(apart > 0, apart / above, apart / below) - np.array([by for _, by in values])
+
+
+def split_gumbel(values: Values) -> tuple[float, float, float]:
     """Location and both scales of the most likely two-sided Gumbel distribution."""
 
     def loss(parameters: NDArray[np.float64]) -> float:
         location, (above, below) = parameters[0], np.exp(parameters[1:])
         z = standardised(values, location, above, below)
-        scale = np.where(z > 0, above, below)
+        scale = np.where(alone > location, above, below)
         return float(np.sum(np.log(scale) - gumbel_r.logpdf(z)))
 
-    _, usual = gumbel_r.fit(values)
-    starts = [np.array([q, math.log(usual), math.log(usual)]) for q in np.quantile(values, [0.1, 0.2, 0.3, 0.4, 0.5])]
+    alone = np.array([value for value, _ in values])
+    _, usual = gumbel_r.fit(alone)
+    starts = [np.array([q, math.log(usual), math.log(usual)]) for q in np.quantile(alone, [0.1, 0.2, 0.3, 0.4, 0.5])]
     fits = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000}) for start in starts]
     best = min(fits, key=lambda fit: fit.fun).x
     return float(best[0]), float(np.exp(best[1])), float(np.exp(best[2]))
 
 
-def fitted(values: Sequence[float], tests: int = 1) -> dict[str, float]:
+def fitted(values: Values, tests: int = 1, least: float = 0.0) -> dict[str, float]:
     """Location and scales, how many observations, and how well they fit (Kolmogorov-Smirnov). tests: how many are
-    fitted, this one among them."""
+    fitted, this one among them; least: the scale above is no smaller."""
     location, likely, below = split_gumbel(values)
-    above = max(likely, (max(values) - location) / (math.log(len(values) * tests) + 1))
+    largest = max(value for value, _ in values)
+    above = max(likely, (largest - location) / (math.log(len(values) * tests) + 1), least)
     fit = kstest(standardised(values, location, above, below), gumbel_r.cdf)
     return {
         "location": round(location, 3),
@@ -74,7 +102,7 @@ def fitted(values: Sequence[float], tests: int = 1) -> dict[str, float]:
         "below": round(below, 3),
         "likely_above": round(likely, 3),
         "victims": len(values),
-        "largest": round(float(np.max(values)), 3),
+        "largest": round(largest, 3),
         "ks_p_value": round(float(fit.pvalue), 3),
     }
 
@@ -83,13 +111,12 @@ def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Map
     """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits."""
     least = []
     for victim in victims:
-        if victim["attack"] in (None, "none") and victim["classes"] == CLASSES:
-            p = [
-                float(gumbel_r.sf(standardised([entry["value"]], *(null[key][name] for name in LAW))[0]))
-                for key, entry in victim["values"].items()
-                if entry["p_value"] < 1  # larger than an attacker's: counts for nothing
-            ]
-            least.append(min(p, default=1.0))
+        p = [
+            float(gumbel_r.sf(standardised(value, *(null[key][name] for name in LAW))[0]))
+            for key, value in observations([victim]).items()
+            if victim["values"][key]["p_value"] < 1  # larger than an attacker's: counts for nothing
+        ]
+        least.append(min(p, default=1.0))
     exponential = -np.log1p(-np.array(least))
     tests = 1 / float(exponential.mean())
     combined = -np.expm1(-tests * exponential)
@@ -110,36 +137,46 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     return "".join(rows)
 
 
-def replaced(text: str, entries: str, tests: float) -> str:
-    """``null.py`` with other entries; those that are not fitted stay."""
-    before, _, rest = text.partition(BEGIN)
-    old, _, after = rest.partition(END)
-    kept = "".join(line for line in old.splitlines(keepends=True) if '("source"' in line)
-    after = re.sub(r"TESTS = [0-9.]+", f"TESTS = {tests}", after)
-    return before + BEGIN + entries + kept + END + after
+def replaced(text: str, group: str, entries: str, tests: float | None = None) -> str:
+    """``null.py`` with other entries of a group; the number of tests is that of ten classes."""
+    before, _, rest = text.partition("\n" + BEGIN[group])
+    _, _, after = rest.partition(END)
+    made = before + "\n" + BEGIN[group] + entries + END + after
+    return made if tests is None else re.sub(r"TESTS = [0-9.]+", f"TESTS = {tests}", made)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, show, record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detection", type=Path, help="a record of benchmarks/detection.py, calibration half")
+    parser.add_argument("group", choices=BEGIN)
+    parser.add_argument("--leave-out", nargs="+", default=[], help="patterns of names")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
     results = json.loads(options.detection.read_text())["results"]
     if results["half"] != "calibration":
         raise SystemExit(f"{options.detection}: of the {results['half']} half; a null is fitted on the other one")
-    victims = results["victims"]
+    victims = [
+        victim
+        for victim in clean_victims(results["victims"], options.group)
+        if not any(fnmatch(victim["name"], pattern) for pattern in options.leave_out)
+    ]
     seen = observations(victims)
-    null = {key: fitted(values, len(seen)) for key, values in sorted(seen.items())}
+    least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
+    null = {
+        key: fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
+        for key, values in sorted(seen.items())
+    }
     union = effective_tests(victims, null)
     print(lines(null), union, sep="")
     if options.write:
-        NULL.write_text(replaced(NULL.read_text(), lines(null), union["tests"]))
+        tests = union["tests"] if options.group == "ten" else None
+        NULL.write_text(replaced(NULL.read_text(), options.group, lines(null), tests))
     if options.out:
-        write_record(
-            options.out, name=options.out.stem, script=__file__, seed=0, results={"null": null, "union": union}
-        )
+        earlier = json.loads(options.out.read_text())["results"] if options.out.is_file() else {}
+        made = earlier | {options.group: {"null": null, "union": union}}
+        write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=made)
 
 
 if __name__ == "__main__":

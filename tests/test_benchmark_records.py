@@ -19,7 +19,7 @@ from torch import nn
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
-from untrojan.detection.null import NULL, TESTS
+from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -129,26 +129,40 @@ def test_the_dense_form_that_it_races_with_is_the_oracle(monkeypatch: pytest.Mon
     )
 
 
-def test_the_null_is_the_one_of_the_record() -> None:
+@pytest.mark.parametrize(("group", "null"), [("ten", NULL), ("many", NULL_OF_MANY)])
+def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str], tuple[float, ...]]) -> None:
     results = json.loads((BENCHMARKS / "records" / "calibration.json").read_text())["results"]
-    for key, fit in results["null"].items():
-        test, _, kind = key.partition("/")
-        assert NULL[test, kind] == (fit["location"], fit["above"], fit["below"]), (
-            f"{key}: run benchmarks/calibration.py --write"
-        )
-    assert results["union"]["tests"] == TESTS
-    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "source", "margin"}
+    fits = {tuple(key.split("/")): fit for key, fit in results[group]["null"].items()}
+    assert null == {key: (fit["location"], fit["above"], fit["below"]) for key, fit in fits.items()}, (
+        "run benchmarks/calibration.py --write"
+    )
+    assert results["ten"]["union"]["tests"] == TESTS
+    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "margin"}
+    assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
 
 
 def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calibration = script("calibration", monkeypatch)
     values = gumbel_r.rvs(0.5, 0.2, size=400, random_state=0)
-    fit = calibration["fitted"](values.tolist())
+    fit = calibration["fitted"]([(value, 0.0) for value in values])
     assert fit["location"] == pytest.approx(0.5, abs=0.04)
     assert fit["above"] == pytest.approx(0.2, abs=0.04)
     assert fit["below"] == pytest.approx(0.2, abs=0.06)
-    heavy = calibration["fitted"]([*values[:100].tolist(), 3.0])
+    heavy = calibration["fitted"]([(value, 0.0) for value in [*values[:100], 3.0]])
     assert heavy["above"] > 1.5 * heavy["likely_above"], "one that lies far out is not called impossible"
+    assert calibration["fitted"]([(value, 0.0) for value in values], least=0.5)["above"] == 0.5
+
+
+def test_the_largest_of_more_values_says_the_same_of_the_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibration = script("calibration", monkeypatch)
+    assert calibration["shift"]("target/patch", 10) == calibration["shift"]("target/patch", 43) == 0
+    assert calibration["shift"]("mixed/patch", 200) == 0, "as many starts as with any other number of classes"
+    draws = gumbel_r.rvs(0.5, 0.2, size=(400, 4), random_state=2)  # of 200 classes: four times the values in effect
+    seen = [(row.max(), calibration["shift"]("target/patch", 200)) for row in draws]
+    seen += [(value, 0.0) for value in draws[:, 0]]
+    fit = calibration["fitted"](seen)
+    assert fit["location"] == pytest.approx(0.5, abs=0.04)
+    assert fit["above"] == pytest.approx(0.2, abs=0.03)
 
 
 def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,20 +174,20 @@ def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.Monkey
     ]
     null = {f"t/{i}": {"location": 0.0, "above": 1.0, "below": 1.0} for i in range(3)}
     assert calibration["effective_tests"](victims, null)["tests"] == pytest.approx(3.0, abs=0.3)
-    assert calibration["observations"]([*victims, {"attack": "badnet"}, {"attack": None, "classes": 43}]).keys() == set(
-        null
-    )
+    others = [{"attack": "badnet"}, {"attack": None, "classes": 43}, {"attack": None, "classes": 12}]
+    assert calibration["clean_victims"]([*victims, *others], "ten") == victims
+    assert calibration["clean_victims"]([*victims, *others], "many") == others[1:2]
 
 
-def test_the_null_is_written_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("group", "null"), [("ten", NULL), ("many", NULL_OF_MANY)])
+def test_the_null_is_written_in_its_place(
+    group: str, null: dict[tuple[str, str], tuple[float, float, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calibration = script("calibration", monkeypatch)
     text = calibration["NULL"].read_text()
-    fits = {
-        f"{t}/{k}": {"location": location, "above": above, "below": below}
-        for (t, k), (location, above, below) in NULL.items()
-        if t != "source"
-    }
-    assert calibration["replaced"](text, calibration["lines"](fits), TESTS) == text
+    fits = {f"{t}/{k}": dict(zip(calibration["LAW"], law, strict=True)) for (t, k), law in null.items()}
+    assert calibration["replaced"](text, group, calibration["lines"](fits), TESTS) == text
+    assert calibration["replaced"](text, group, "", 2.5) != text
 
 
 def victim(name: str, p_value: float, value: float, attack: str | None = None) -> dict[str, Any]:

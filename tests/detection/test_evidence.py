@@ -25,7 +25,7 @@ from untrojan.detection.evidence import (
     verdict_p_value,
 )
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import NULL
+from untrojan.detection.null import NULL, NULL_OF_MANY
 
 
 def sized(size: float | None) -> Inversion:
@@ -50,15 +50,17 @@ def test_without_findings_nothing_is_known() -> None:
     assert verdict_p_value([]) == 1.0
 
 
-@pytest.mark.parametrize(("test", "kind"), NULL)
-def test_p_values_are_uniform_where_the_null_holds(test: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("many", "test", "kind"), [*((False, *key) for key in NULL), *((True, *key) for key in NULL_OF_MANY)]
+)
+def test_p_values_are_uniform_where_the_null_holds(many: bool, test: str, kind: str) -> None:
     """The largest of n times as many values, each of the same law, is judged by the same standard."""
-    location, above, below = NULL[test, kind]
+    location, above, below = (NULL_OF_MANY if many else NULL)[test, kind]
     usual = usual_candidates(test)
     for factor in (1, 4):
         standard = gumbel_r.rvs(size=(2000, factor), random_state=1).max(1)
         maxima = location + standard * np.where(standard > 0, above, below)
-        p = [gumbel_tail(standardised(test, kind, x, factor * usual)) for x in maxima]
+        p = [gumbel_tail(standardised(test, kind, x, factor * usual, many)) for x in maxima]
         assert kstest(p, "uniform").pvalue > 0.01
 
 

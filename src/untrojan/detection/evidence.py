@@ -10,7 +10,7 @@ import numpy as np
 
 from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import CLASSES, NULL, PROBES, TESTS
+from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, TESTS
 
 TOGETHER = ("patch", "additive")
 """Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
@@ -24,7 +24,8 @@ class Finding:
     "pair", from ``source`` to ``target``; "source", from ``source`` to whatever other one; "margin", no trigger but the
     margin that ``target`` can reach, and by how much that is *larger*. number: which of several starts. candidates: how
     many values of this test and kind were compared, in effect. partner: where two kinds are judged together, the other
-    kind's value for the same classes.
+    kind's value for the same classes. many: whether the classifier has more than ``MANY`` classes, which are compared
+    in another way and judged by another null.
     """
 
     test: str
@@ -37,6 +38,7 @@ class Finding:
     number: int = 0
     plausible: bool = True
     partner: float | None = None
+    many: bool = False
 
     @property
     def law(self) -> str:
@@ -56,7 +58,7 @@ class Finding:
     @property
     def z(self) -> float:
         """``statistic`` in the scale of its test's null: comparable between tests and kinds."""
-        return standardised(self.test, self.law, self.statistic, self.candidates)
+        return standardised(self.test, self.law, self.statistic, self.candidates, self.many)
 
     @property
     def p_value(self) -> float:
@@ -65,10 +67,10 @@ class Finding:
         return gumbel_tail(self.z) if self.plausible else 1.0
 
 
-def standardised(test: str, law: str, value: float, candidates: int) -> float:
+def standardised(test: str, law: str, value: float, candidates: int, many: bool = False) -> float:
     """(value - location) / scale of the Gumbel null, whose scale is another below its location than above, for the
-    largest of ``candidates`` values."""
-    location, above, below = NULL[test, law]
+    largest of ``candidates`` values; ``many``: of a classifier with more than ``MANY`` classes."""
+    location, above, below = (many and NULL_OF_MANY.get((test, law))) or NULL[test, law]
     scale = above if value > location else below
     return (value - location) / scale - math.log(candidates / usual_candidates(test))
 
@@ -133,11 +135,14 @@ def findings_of(
     margins: ``log_margins``, float64 [K, K].
     """
     found: list[Finding] = []
+    many = len(margins) > MANY
 
     def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
         if inversion.size is not None and np.isfinite(value):
             fits = plausible(inversion.size)
-            found.append(Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, **where))
+            found.append(
+                Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, **where)
+            )
 
     logs = log_sizes([i.size for i in result.targets.values()])
     for (target, inversion), value in zip(result.targets.items(), below_the_others(logs), strict=True):
@@ -185,10 +190,10 @@ def refined_values(result: KindResults, margins: Array) -> dict[tuple[int, int],
 
 def margin_findings(margins: Array) -> list[Finding]:
     """The largest margin of each class (float64 [K], NaN where unknown) against the others'."""
-    known = np.flatnonzero(~np.isnan(margins))
+    known, many = np.flatnonzero(~np.isnan(margins)), len(margins) > MANY
     logs = np.log(np.maximum(margins[known], 1e-3))  # a class that cannot be reached is no evidence against the others
     return [
-        Finding("margin", "margin", float(value), float(margins[t]), in_effect(len(known)), target=int(t))
+        Finding("margin", "margin", float(value), float(margins[t]), in_effect(len(known)), target=int(t), many=many)
         for t, value in zip(known, below_the_others(-logs), strict=True)
     ]
 

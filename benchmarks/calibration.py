@@ -137,12 +137,13 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     return "".join(rows)
 
 
-def replaced(text: str, group: str, entries: str, tests: float | None = None) -> str:
-    """``null.py`` with other entries of a group; the number of tests is that of ten classes."""
+def replaced(text: str, group: str, entries: str, tests: float) -> str:
+    """``null.py`` with other entries of a group and their number of tests."""
     before, _, rest = text.partition("\n" + BEGIN[group])
     _, _, after = rest.partition(END)
     made = before + "\n" + BEGIN[group] + entries + END + after
-    return made if tests is None else re.sub(r"TESTS = [0-9.]+", f"TESTS = {tests}", made)
+    new = rf"\g<1>{tests}, \g<3>" if group == "ten" else rf"\g<1>\g<2>, {tests}"
+    return re.sub(r"(TESTS, TESTS_OF_MANY = )([0-9.]+), ([0-9.]+)", new, made)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -171,8 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     union = effective_tests(victims, null)
     print(lines(null), union, sep="")
     if options.write:
-        tests = union["tests"] if options.group == "ten" else None
-        NULL.write_text(replaced(NULL.read_text(), options.group, lines(null), tests))
+        NULL.write_text(replaced(NULL.read_text(), options.group, lines(null), union["tests"]))
     if options.out:
         earlier = json.loads(options.out.read_text())["results"] if options.out.is_file() else {}
         made = earlier | {options.group: {"null": null, "union": union}}

@@ -19,7 +19,7 @@ from torch import nn
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
-from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS
+from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -136,7 +136,7 @@ def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str
     assert null == {key: (fit["location"], fit["above"], fit["below"]) for key, fit in fits.items()}, (
         "run benchmarks/calibration.py --write"
     )
-    assert results["ten"]["union"]["tests"] == TESTS
+    assert [results[g]["union"]["tests"] for g in ("ten", "many")] == [TESTS, TESTS_OF_MANY]
     assert {test for test, _ in NULL} == {"target", "mixed", "pair", "margin"}
     assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
 
@@ -186,8 +186,10 @@ def test_the_null_is_written_in_its_place(
     calibration = script("calibration", monkeypatch)
     text = calibration["NULL"].read_text()
     fits = {f"{t}/{k}": dict(zip(calibration["LAW"], law, strict=True)) for (t, k), law in null.items()}
-    assert calibration["replaced"](text, group, calibration["lines"](fits), TESTS) == text
-    assert calibration["replaced"](text, group, "", 2.5) != text
+    tests = TESTS_OF_MANY if group == "many" else TESTS
+    assert calibration["replaced"](text, group, calibration["lines"](fits), tests) == text
+    assert calibration["replaced"](text, group, "", tests) != text
+    assert calibration["replaced"](text, group, calibration["lines"](fits), 2.5) == text.replace(str(tests), "2.5")
 
 
 def victim(name: str, p_value: float, value: float, attack: str | None = None) -> dict[str, Any]:

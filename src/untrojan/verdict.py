@@ -10,6 +10,7 @@ from torch import Tensor
 from untrojan.classifier import Classifier
 from untrojan.detection.anomaly import FEW
 from untrojan.detection.evidence import union
+from untrojan.detection.null import TESTS
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
 from untrojan.errors import DataError, UnsupportedError
@@ -109,7 +110,7 @@ def _torn(found: Findings, settings: ScanSettings) -> dict[int, list[int]]:
     A trigger sends each class to one other. That of an all-to-one or all-to-all attack is odd as one for all classes as
     well, and then a chance find beside it changes nothing.
     """
-    if any(e.test != "pair" and union(e.p_value) < settings.alpha for e in found.evidence):
+    if any(e.test != "pair" and union(e.p_value, TESTS) < settings.alpha for e in found.evidence):
         return {}
     into: dict[int, set[int]] = {}
     for pair in found.pairs:

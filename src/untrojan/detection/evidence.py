@@ -10,7 +10,7 @@ import numpy as np
 
 from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, TESTS
+from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, TESTS, TESTS_OF_MANY
 
 TOGETHER = ("patch", "additive")
 """Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
@@ -66,6 +66,11 @@ class Finding:
         that is too large to be an attacker's."""
         return gumbel_tail(self.z) if self.plausible else 1.0
 
+    @property
+    def corrected(self) -> float:
+        """``p_value`` for all that a scan tries."""
+        return union(self.p_value, TESTS_OF_MANY if self.many else TESTS)
+
 
 def standardised(test: str, law: str, value: float, candidates: int, many: bool = False) -> float:
     """(value - location) / scale of the Gumbel null, whose scale is another below its location than above, for the
@@ -89,19 +94,19 @@ def gumbel_tail(z: float) -> float:
     return -math.expm1(-math.exp(-max(z, -30.0)))
 
 
-def union(p_value: float, tests: float = TESTS) -> float:
+def union(p_value: float, tests: float) -> float:
     """The p-value of the smallest of as many as ``tests`` independent ones (Sidak)."""
     return -math.expm1(tests * math.log1p(-min(p_value, 1 - 1e-12)))
 
 
 def verdict_p_value(findings: Sequence[Finding]) -> float:
     """The p-value of the victim: the smallest one of all, corrected for how many tests there were in effect."""
-    return union(min((f.p_value for f in findings), default=1.0))
+    return min((f.corrected for f in findings), default=1.0)
 
 
 def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
     """Those that would alone make the verdict, the clearest first."""
-    return sorted((f for f in findings if union(f.p_value) < alpha), key=lambda f: -f.z)
+    return sorted((f for f in findings if f.corrected < alpha), key=lambda f: -f.z)
 
 
 @dataclass

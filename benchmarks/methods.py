@@ -63,7 +63,7 @@ def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _same(one: dict[str, Any]) -> tuple[Any, ...]:
-    """What two measurements of the same thing have in common; options are a method's defaults, which may have changed."""
+    """What two measurements of the same thing have in common. The options may differ: defaults change."""
     return one["victim"], one["method"], one["seed"], one["images"]
 
 

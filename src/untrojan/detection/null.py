@@ -39,6 +39,6 @@ says nothing, ``NULL`` holds."""
 CLASSES, PROBES = 10, 5
 """How many values, in effect, both were fitted to the largest of; the largest of more is larger."""
 
-TESTS, TESTS_OF_MANY = 4.66, 8.2
+TESTS, TESTS_OF_MANY = 4.66, 9.19
 """How many independent tests there are in effect: those of a scan are related, since a network that is easily moved in
 one way is so in others."""

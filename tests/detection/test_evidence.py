@@ -192,3 +192,12 @@ def test_joined_findings_are_about_the_clearer_kind() -> None:
 
 def test_more_classes_ask_for_more() -> None:
     assert Finding("target", "patch", 1.5, 1.0, 200).p_value > Finding("target", "patch", 1.5, 1.0, 10).p_value
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_every_test_has_a_null_whatever_the_number_of_classes(many: bool) -> None:
+    """One class to any other is searched with few classes too, if ``most`` is low, and pairs with many, of few."""
+    for test, law in {*NULL, *NULL_OF_MANY}:
+        own, other = (NULL_OF_MANY, NULL) if many else (NULL, NULL_OF_MANY)
+        location = own.get((test, law), other.get((test, law)))[0]
+        assert standardised(test, law, location, usual_candidates(test), many) == 0

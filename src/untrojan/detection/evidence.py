@@ -75,7 +75,8 @@ class Finding:
 def standardised(test: str, law: str, value: float, candidates: int, many: bool = False) -> float:
     """(value - location) / scale of the Gumbel null, whose scale is another below its location than above, for the
     largest of ``candidates`` values; ``many``: of a classifier with more than ``MANY`` classes."""
-    location, above, below = (many and NULL_OF_MANY.get((test, law))) or NULL[test, law]
+    nulls = NULL | NULL_OF_MANY if many else NULL_OF_MANY | NULL  # a test that one of them lacks is judged by the other
+    location, above, below = nulls[test, law]
     scale = above if value > location else below
     return (value - location) / scale - math.log(candidates / usual_candidates(test))
 

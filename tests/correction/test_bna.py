@@ -7,7 +7,7 @@ import torch
 
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.correction import BNA, Task, bna
+from untrojan.correction import BNA, Task
 from untrojan.correction.bna import thinned
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.moves import clean_activations
@@ -64,7 +64,16 @@ def test_thinned_takes_every_kth_place_from_a_corner():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"epochs": 0}, {"batch_size": 1}, {"magnitude": 0.5}, {"tau": 0.0}, {"bin_width": -1.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"attempts": 0},
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"magnitude": 0.5},
+        {"tau": 0.0},
+        {"bin_width": -1.0},
+    ],
 )
 def test_a_senseless_option_is_refused(wrong):
     with pytest.raises(UsageError):
@@ -113,14 +122,13 @@ def in_other_units(unit):
 
 
 @pytest.mark.parametrize(("unit", "spread", "repaired"), [(1, True, 1), (1 / 128, True, 1), (1 / 128, False, 0)])
-def test_in_units_of_the_spread_it_does_not_matter_how_large_activations_are(unit, spread, repaired, monkeypatch):
-    monkeypatch.setattr(bna, "ATTEMPTS", 1)
+def test_in_units_of_the_spread_it_does_not_matter_how_large_activations_are(unit, spread, repaired):
     images, labels = planted_images(24)
     floats, away = images.float() / 255, labels != 3
     classifier = in_other_units(unit)
     assert torch.allclose(classifier(floats), planted_classifier()(floats), atol=1e-4)
     task = Task(3, floats[away], floats[~away], [planted_trigger()])
-    theta = BNA(steps=40, spread=spread).fit(
+    theta = BNA(steps=40, spread=spread, attempts=1).fit(
         classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent()
     )
     corrected = CorrectedClassifier(classifier)

@@ -22,8 +22,8 @@ from untrojan.triggers import AdditiveTrigger, Trigger
 
 Corner = tuple[float, float]
 
-ATTEMPTS, DIVERGED = 3, 1.5
-"""Where the loss ends at more than ``DIVERGED`` times what it was, all is done again at a third of the rate."""
+DIVERGED = 1.5
+"""A loss that ends at more than so many times what it was has diverged."""
 
 
 class BNA(Correction):
@@ -46,6 +46,8 @@ class BNA(Correction):
     match while what they say together does not. Only with ``pairing``; 0 is the paper's objective.
     spread: steps are in units of each neuron's spread on clean images, so that no activation's unit matters, and
     ``learning_rate`` is a share of it; otherwise, as in the paper, in the activations' own units.
+    attempts: where the loss diverges all is done again at a third of the rate, at most so many times in all; the one
+    that ends lowest counts.
     """
 
     name = "bna"
@@ -66,20 +68,21 @@ class BNA(Correction):
         grid: int = 8,
         answer_weight: float = 30.0,
         spread: bool = True,
+        attempts: int = 3,
     ):
         if divergence not in DIVERGENCES:
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
         if not tau > 0 or not bin_width > 0:
             raise UsageError(f"bna: tau and bin_width are positive, got {tau:g} and {bin_width:g}")
-        if steps < 1 or (epochs is not None and epochs < 1):
-            raise UsageError(f"bna: steps and epochs are 1 or more, got {steps} and {epochs}")
+        if min(steps, attempts) < 1 or (epochs is not None and epochs < 1):
+            raise UsageError(f"bna: steps, attempts and epochs are 1 or more, got {steps}, {attempts} and {epochs}")
         if batch_size < 2 or not learning_rate > 0 or magnitude < 1 or min(clean_weight, answer_weight, grid) < 0:
             raise UsageError("bna: batch_size >= 2, learning_rate > 0, magnitude >= 1, weights >= 0, grid >= 0")
         self.steps, self.epochs = steps, epochs
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
         self.pairing, self.magnitude, self.clean_weight, self.grid = pairing, magnitude, clean_weight, grid
-        self.answer_weight, self.spread = answer_weight, spread
+        self.answer_weight, self.spread, self.attempts = answer_weight, spread, attempts
 
     @classmethod
     def paper(cls) -> dict[str, Any]:
@@ -93,6 +96,7 @@ class BNA(Correction):
             "clean_weight": 0.0,
             "answer_weight": 0.0,
             "spread": False,
+            "attempts": 1,
         }
 
     def fit(
@@ -102,7 +106,8 @@ class BNA(Correction):
         layers = require_sites(classifier, task.sources)
         clean = clean_activations(classifier, layers, torch.cat([task.sources, task.own]))
         objective = _Objective(self, classifier, layers, clean, task, generator)
-        for attempt in range(ATTEMPTS):
+        best: tuple[float, dict[str, Tensor]] | None = None
+        for attempt in range(self.attempts):
             corrected = CorrectedClassifier(classifier, sites=layers)
             start_clip(corrected, clean)
             moves = Moves(corrected, clean if self.spread else None)
@@ -119,9 +124,13 @@ class BNA(Correction):
                 moves.take()
                 schedule.step()
                 progress.advance()
-            if torch.stack(losses[-max(1, steps // 10) :]).mean() <= DIVERGED * losses[0]:
+            end = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
+            if best is None or end < best[0]:
+                best = end, corrected.theta()
+            if end <= DIVERGED * float(losses[0]):
                 break
-        return corrected.theta()
+        assert best is not None  # there is one attempt at least
+        return best[1]
 
 
 class _Objective:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ class BNA(Correction):
         layers = require_sites(classifier, task.sources)
         clean = clean_activations(classifier, layers, torch.cat([task.sources, task.own]))
         objective = _Objective(self, classifier, layers, clean, task, generator)
-        best: tuple[float, dict[str, Tensor]] | None = None
+        lowest, best = math.nan, dict[str, Tensor]()
         for attempt in range(self.attempts):
             corrected = CorrectedClassifier(classifier, sites=layers)
             start_clip(corrected, clean)
@@ -125,12 +126,11 @@ class BNA(Correction):
                 schedule.step()
                 progress.advance()
             end = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
-            if best is None or end < best[0]:
-                best = end, corrected.theta()
+            if math.isnan(lowest) or end < lowest:
+                lowest, best = end, corrected.theta()
             if end <= DIVERGED * float(losses[0]):
                 break
-        assert best is not None  # there is one attempt at least
-        return best[1]
+        return best
 
 
 class _Objective:

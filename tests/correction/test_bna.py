@@ -10,7 +10,7 @@ from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import BNA, Task
 from untrojan.correction.bna import thinned
 from untrojan.correction.divergence import DIVERGENCES
-from untrojan.correction.moves import clean_activations
+from untrojan.correction.moves import PARAMETERS, clean_activations
 from untrojan.errors import UntrojanError, UsageError
 from untrojan.progress import Silent
 from untrojan.triggers import AdditiveTrigger
@@ -156,6 +156,39 @@ def test_a_correction_that_has_diverged_is_done_again_in_smaller_steps():
     corrected.load_theta(theta)
     answers = corrected(planted_trigger().stamp(floats[away])).argmax(1)
     assert (answers == labels[away]).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("ends", "best"),
+    [([9.0, 5.0, 7.0], 1), ([5.0, 7.0, 9.0], 0), ([float("nan"), 9.0, 5.0], 2), ([7.0, float("nan"), 9.0], 0)],
+)
+def test_of_diverged_attempts_the_one_that_ends_lowest_counts(ends, best, monkeypatch):
+    """Every loss begins at 1, so all of these have diverged; what is not a number is never the lowest."""
+    made = []
+
+    class Recorded(CorrectedClassifier):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.losses = iter([1.0, ends[len(made)]])
+            made.append(self)
+
+    class Told:
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, corrected):
+            moved = sum(getattr(layer, name).sum() for layer in corrected.layers.values() for name in PARAMETERS)
+            return moved - moved.detach() + next(corrected.losses)
+
+    monkeypatch.setattr("untrojan.correction.bna.CorrectedClassifier", Recorded)
+    monkeypatch.setattr("untrojan.correction.bna._Objective", Told)
+    images, labels = planted_images(12)
+    floats = images.float() / 255
+    task = Task(3, floats[labels != 3], floats[labels == 3], [planted_trigger()])
+    theta = BNA(steps=2).fit(planted_classifier(), task, generator=torch.Generator(), progress=Silent())
+    thetas = [corrected.theta() for corrected in made]
+    same = [all(torch.equal(theta[name], other[name]) for name in theta) for other in thetas]
+    assert same == [number == best for number in range(3)]
 
 
 def test_clean_activations_are_those_of_all_images_at_once():

@@ -40,6 +40,8 @@ BEGIN = {
 }
 END = "}\n"
 LAW = ("location", "above", "below")
+LEAST, MOST = 0.01, 2.0
+"""Of a scale: few values may be fitted best by one that is next to nothing, or endless."""
 
 
 Values = list[tuple[float, float]]
@@ -84,7 +86,8 @@ def split_gumbel(values: Values) -> tuple[float, float, float]:
     alone = np.array([value for value, _ in values])
     _, usual = gumbel_r.fit(alone)
     starts = [np.array([q, math.log(usual), math.log(usual)]) for q in np.quantile(alone, [0.1, 0.2, 0.3, 0.4, 0.5])]
-    fits = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000}) for start in starts]
+    bounds = [(None, None), (math.log(LEAST), math.log(MOST)), (math.log(LEAST), math.log(MOST))]
+    fits = [minimize(loss, start, method="Nelder-Mead", bounds=bounds, options={"maxiter": 4000}) for start in starts]
     best = min(fits, key=lambda fit: fit.fun).x
     return float(best[0]), float(np.exp(best[1])), float(np.exp(best[2]))
 

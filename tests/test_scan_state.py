@@ -10,13 +10,14 @@ from planted import planted_classifier, planted_images
 from untrojan.detection.inversion import Budget, Inversion
 from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.targets import TargetSettings
 from untrojan.errors import UsageError
 from untrojan.scan_state import FOLDER, ScanState, scan_key
 from untrojan.triggers import PatchTrigger
 
 QUICK = ScanSettings(
     kinds=("patch", "warp"),
-    targets=Budget(steps=40, images=16, level=0.75),
+    targets=TargetSettings(screening=Budget(steps=40, images=16, level=0.75)),
     pairs=PairSettings(screening={"patch": Budget(steps=30, images=6)}),
     probe=Budget(steps=30, images=24, level=0.6),
 )

@@ -8,7 +8,15 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
 
-from untrojan.detection.anomaly import anomaly_scores, below_the_others, below_two_way_fit, in_effect, log_sizes, usual
+from untrojan.detection.anomaly import (
+    anomaly_scores,
+    below_the_others,
+    below_two_way_fit,
+    in_effect,
+    log_sizes,
+    oddest,
+    usual,
+)
 
 samples = arrays.arrays(np.float64, st.integers(1, 40), elements=st.just(0.0) | st.floats(0.001, 100))
 
@@ -149,3 +157,17 @@ def test_as_many_in_effect_give_as_large_a_largest_value(count: int) -> None:
     many = [below_the_others(rng.exponential(size=count) * -1).max() for _ in range(300)]
     shift = np.log(in_effect(count) / 10)
     assert np.quantile(many, 0.9) == pytest.approx(np.quantile(ten, 0.9) + shift, abs=0.5)
+
+
+pairs = st.tuples(st.integers(0, 4), st.integers(0, 4))
+kinds = st.lists(st.dictionaries(pairs, st.floats(-5, 5)), max_size=3)
+
+
+@given(kinds, st.integers(0, 12))
+def test_the_oddest_are_the_best_of_every_kind(values: list[dict[tuple[int, int], float]], count: int) -> None:
+    chosen = oddest(values, count)
+    every = {pair for kind in values for pair in kind}
+    assert len(chosen) == len(set(chosen)) == min(count, len(every))
+    for kind in values:
+        share = count // max(1, len(values))
+        assert set(sorted(kind, key=lambda p: -kind[p])[:share]) <= set(chosen), "an equal share at least"

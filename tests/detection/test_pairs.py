@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection.evidence import KindResults
 from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
-from untrojan.detection.pairs import PairSettings, oddest, search_pairs
+from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent
-
-pairs = st.tuples(st.integers(0, 4), st.integers(0, 4))
-kinds = st.lists(st.dictionaries(pairs, st.floats(-5, 5)), max_size=3)
-
-
-@given(kinds, st.integers(0, 12))
-def test_the_oddest_are_the_best_of_every_kind(values, count):
-    chosen = oddest(values, count)
-    every = {pair for kind in values for pair in kind}
-    assert len(chosen) == len(set(chosen)) == min(count, len(every))
-    for kind in values:
-        share = count // max(1, len(values))
-        assert set(sorted(kind, key=lambda p: -kind[p])[:share]) <= set(chosen), "an equal share at least"
 
 
 @pytest.fixture(scope="module")

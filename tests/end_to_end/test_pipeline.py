@@ -15,6 +15,7 @@ from untrojan.detection.inversion import Budget
 from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
+from untrojan.detection.targets import TargetSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.pipeline import prepare
 from untrojan.progress import Silent
@@ -23,7 +24,7 @@ from untrojan.report_pictures import neuron_histogram
 from untrojan.stand_ins import kinds_for
 
 QUICK = ScanSettings(
-    targets=Budget(steps=120, images=16, level=0.75),
+    targets=TargetSettings(screening=Budget(steps=120, images=16, level=0.75)),
     pairs=PairSettings(screening={"patch": Budget(steps=60, images=6), "additive": Budget(steps=200, images=6)}),
 )
 

@@ -5,13 +5,14 @@ Sizes are compared as logarithms, so that a value of 0.69 means half of what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Key = TypeVar("Key")
 
 
 def anomaly_scores(statistics: Sequence[float] | Array) -> Array:
@@ -85,3 +86,17 @@ def _row_centres(values: Array, centre: Callable[[Array], Any]) -> Array:
     """The mean or median of each row over what is not NaN; 0 for an empty row."""
     centres = [centre(row[~np.isnan(row)]) if (~np.isnan(row)).any() else 0.0 for row in values]
     return np.array(centres, dtype=np.float64)
+
+
+def oddest(values: Iterable[Mapping[Key, float]], count: int) -> list[Key]:
+    """The ``count`` keys with the best rank in any kind; those of equal rank in the order of the kinds.
+
+    >>> oddest([{(0, 1): 2.0, (1, 0): 1.0}, {(2, 1): 9.0, (0, 1): 0.5}], 2)
+    [(0, 1), (2, 1)]
+    """
+    ranked = [sorted(kind, key=lambda key: -kind[key]) for kind in values]
+    best: dict[Key, int] = {}
+    for kind in ranked:
+        for rank, key in enumerate(kind):
+            best[key] = min(rank, best.get(key, rank))
+    return sorted(best, key=lambda key: best[key])[:count]

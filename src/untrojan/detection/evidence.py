@@ -114,10 +114,11 @@ def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
 class KindResults:
     """The inversions of one kind of trigger, by what they were for; empty where it was not searched.
 
-    ``refined``: a few of ``pairs``, searched on.
+    ``refined_targets``, ``refined``: a few of ``targets`` and ``pairs``, searched on.
     """
 
     targets: dict[int, Inversion] = field(default_factory=dict)
+    refined_targets: dict[int, Inversion] = field(default_factory=dict)
     probes: dict[int, Inversion] = field(default_factory=dict)
     pairs: dict[tuple[int, int], Inversion] = field(default_factory=dict)
     refined: dict[tuple[int, int], Inversion] = field(default_factory=dict)
@@ -151,8 +152,8 @@ def findings_of(
             )
 
     logs = log_sizes([i.size for i in result.targets.values()])
-    for (target, inversion), value in zip(result.targets.items(), below_the_others(logs), strict=True):
-        add("target", value, inversion, in_effect(len(logs)), target=target)
+    for target, value in target_values(result).items():
+        add("target", value, trigger_into(target, result), in_effect(len(logs)), target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
     # one that is reached the most easily may be the attacker's.
     easiest = np.sort(logs)[1] if len(logs) > 1 else -np.inf
@@ -186,12 +187,28 @@ def refined_values(result: KindResults, margins: Array) -> dict[tuple[int, int],
     """
     before = pair_values(result.pairs, margins)
     shrunk = {
-        pair: math.log(result.pairs[pair].size or 1.0) - math.log(max(i.size, 1e-9))
-        for pair, i in result.refined.items()
-        if i.size is not None and pair in before
+        pair: shrinkage(result.pairs[pair], refined)
+        for pair, refined in result.refined.items()
+        if refined.size is not None and pair in before
     }
     ordinary = float(np.quantile(list(shrunk.values()), 0.25)) if shrunk else 0.0
     return {pair: before[pair] + by - ordinary for pair, by in shrunk.items()}
+
+
+def shrinkage(first: Inversion, refined: Inversion) -> float:
+    """By how much the size became smaller, as a log ratio; both have one."""
+    before, after = log_sizes([first.size, refined.size])
+    return float(before - after)
+
+
+def target_values(result: KindResults) -> dict[int, float]:
+    """By how much the trigger into each class, as it ended, is smaller than is usual among the first of the others."""
+    values = below_the_others(log_sizes([i.size for i in result.targets.values()]))
+    return {
+        t: float(value) + (shrinkage(first, refined) if (refined := result.refined_targets.get(t)) else 0.0)
+        for (t, first), value in zip(result.targets.items(), values, strict=True)
+        if first.size is not None
+    }
 
 
 def margin_findings(margins: Array) -> list[Finding]:
@@ -232,4 +249,9 @@ def inversion_of(finding: Finding, result: KindResults) -> Inversion:
         return result.refined[finding.source, finding.target]
     if finding.source is not None:
         return result.sources[finding.source]
-    return result.probes[finding.number] if finding.target is None else result.targets[finding.target]
+    return result.probes[finding.number] if finding.target is None else trigger_into(finding.target, result)
+
+
+def trigger_into(target: int, result: KindResults) -> Inversion:
+    """From all classes, as it ended."""
+    return result.refined_targets.get(target, result.targets[target])

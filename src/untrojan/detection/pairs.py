@@ -6,13 +6,13 @@ small as an attacker's trigger. What tells them apart is what becomes of them wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from untrojan.detection.anomaly import Array
+from untrojan.detection.anomaly import Array, oddest
 from untrojan.detection.evidence import KindResults, pair_values
 from untrojan.detection.inversion import Budget, Problem, TriggerFamily
 from untrojan.detection.search import Searches
@@ -84,17 +84,3 @@ def search_pairs(
             if start is not None
         }
         result.refined = searches.run("the oddest pairs", family, problems, settings.refining)
-
-
-def oddest(values: Iterable[Mapping[Pair, float]], count: int) -> list[Pair]:
-    """The ``count`` pairs with the best rank in any kind; pairs of equal rank in the order of the kinds.
-
-    >>> oddest([{(0, 1): 2.0, (1, 0): 1.0}, {(2, 1): 9.0, (0, 1): 0.5}], 2)
-    [(0, 1), (2, 1)]
-    """
-    ranked = [sorted(kind, key=lambda pair: -kind[pair]) for kind in values]
-    best: dict[Pair, int] = {}
-    for kind in ranked:
-        for rank, pair in enumerate(kind):
-            best[pair] = min(rank, best.get(pair, rank))
-    return sorted(best, key=lambda pair: best[pair])[:count]

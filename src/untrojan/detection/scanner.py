@@ -1,8 +1,9 @@
 """From clean images to a p-value, and to the class pairs that an attacker's trigger moves.
 
-Three searches for each kind of trigger: one trigger from all classes into each; one for each pair of classes, the
-oddest of which go on; and, from these, one from all classes to whatever other. Beside them, without any trigger, the
-margin that each class can reach. What is odd is then followed to the pairs it serves.
+Three searches for each kind of trigger: one trigger from all classes into each (of many classes the oddest go on);
+one for each pair of classes, the oddest of which go on; and, from these, one from all classes to whatever other.
+Beside them, without any trigger, the margin that each class can reach. What is odd is then followed to the pairs it
+serves.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches
+from untrojan.detection.targets import TargetSettings, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily
 from untrojan.records import Evidence, PairScore
 from untrojan.triggers import Trigger
@@ -54,7 +56,7 @@ class ScanSettings:
     """
 
     kinds: tuple[str, ...] = tuple(FAMILIES)
-    targets: Budget = field(default_factory=lambda: Budget(steps=50, images=20, level=0.75))
+    targets: TargetSettings = field(default_factory=TargetSettings)
     pairs: PairSettings = field(default_factory=PairSettings)
     probes: int = 5
     trial: int = 40
@@ -93,10 +95,10 @@ def scan_pairs(
     clear = {s: x[said[s] == s] if bool((said[s] == s).any()) else x for s, x in sources.items()}
     right = answers == labels
     results = {kind: KindResults() for kind in settings.kinds}
-    for kind in settings.kinds:
-        results[kind].targets = _search_targets(searches, FAMILIES[kind](), images, labels, answers, classes, settings)
+    every = {kind: (FAMILIES[kind](), result) for kind, result in results.items()}
+    search_targets(searches, every, images_of_others(images, labels, answers, classes), settings.targets)
     margins = log_margins(searches.classifier, sources, classes)
-    own = {kind: (FAMILIES[kind](), results[kind]) for kind in settings.pairs.screening if kind in results}
+    own = {kind: every[kind] for kind in settings.pairs.screening if kind in results}
     search_pairs(searches, own, sources, said, margins, settings.pairs)
     for kind in settings.kinds:
         results[kind].probes = _probe(
@@ -122,20 +124,6 @@ def scan_pairs(
         tuple(searches.unreached),
         tuple(kind for kind, result in results.items() if FAMILIES[kind].complete and _mostly_failed(result)),
     )
-
-
-def _search_targets(
-    searches: Searches,
-    family: TriggerFamily,
-    images: Tensor,
-    labels: Tensor,
-    answers: Tensor,
-    classes: int,
-    settings: ScanSettings,
-) -> dict[int, Inversion]:
-    others = {t: images[(labels != t) & (answers != t)] for t in range(classes)}
-    problems = {t: Problem(x, t) for t, x in others.items() if len(x)}
-    return searches.run("all classes into one", family, problems, settings.targets)
 
 
 def _probe(

@@ -1,0 +1,56 @@
+"""One trigger from all classes into each: what an all-to-one attack's trigger does.
+
+With many classes each search is short, where it ends depends on chance (and on the processor's rounding), and the
+smallest of so many is small by luck. The oddest of them go on, on more images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from untrojan.detection.anomaly import MANY, oddest
+from untrojan.detection.evidence import TOGETHER, KindResults, target_values
+from untrojan.detection.inversion import Budget, Problem, TriggerFamily
+from untrojan.detection.search import Searches
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    """screening: the search for every class; refined: how many of the classes go on where there are more than ``MANY``,
+    the same for either of the kinds that are judged together; refining: their search, from the trigger of the first."""
+
+    screening: Budget = field(default_factory=lambda: Budget(steps=50, images=20, level=0.75))
+    refined: int = 8
+    refining: Budget = field(default_factory=lambda: Budget(steps=50, images=40, level=0.75, patience=50))
+
+
+def images_of_others(images: Tensor, labels: Tensor, answers: Tensor, classes: int) -> dict[int, Tensor]:
+    """By target, the images of other classes that are not sent to it anyway, since these tell nothing of triggers."""
+    return {t: images[(labels != t) & (answers != t)] for t in range(classes)}
+
+
+def search_targets(
+    searches: Searches,
+    results: Mapping[str, tuple[TriggerFamily, KindResults]],
+    others: Mapping[int, Tensor],
+    settings: TargetSettings,
+) -> None:
+    """Fill in the targets of each kind, and, of many classes, the refined ones.
+
+    others: from ``images_of_others``.
+    """
+    problems = {t: Problem(x, t) for t, x in others.items() if len(x)}
+    for family, result in results.values():
+        result.targets = searches.run("all classes into one", family, problems, settings.screening)
+    if len(others) <= MANY:
+        return
+    both = [results[kind] for kind in TOGETHER if kind in results]
+    odd = oddest([target_values(result) for _, result in both], settings.refined)
+    for family, result in both:
+        starts = {t: found.trigger for t in odd if (found := result.targets.get(t))}
+        on = {t: Problem(others[t], t, start=start) for t, start in starts.items() if start is not None}
+        refined = searches.run("the oddest classes", family, on, settings.refining)
+        result.refined_targets = {t: found for t, found in refined.items() if found.size is not None}

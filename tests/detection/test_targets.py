@@ -1,0 +1,60 @@
+"""Which classes go on, and on what."""
+
+from __future__ import annotations
+
+import torch
+
+from planted import CLASSES, planted_classifier, planted_images
+from untrojan.detection import targets
+from untrojan.detection.additive import AdditiveFamily
+from untrojan.detection.evidence import KindResults, target_values
+from untrojan.detection.inversion import Budget
+from untrojan.detection.patch import PatchFamily
+from untrojan.detection.search import Searches
+from untrojan.detection.targets import TargetSettings, images_of_others, search_targets
+from untrojan.detection.warp import WarpFamily
+from untrojan.progress import Silent
+
+SETTINGS = TargetSettings(
+    screening=Budget(steps=40, images=16, level=0.75),
+    refined=2,
+    refining=Budget(steps=20, images=16, level=0.75, patience=50),
+)
+
+
+def searched(many, monkeypatch):
+    monkeypatch.setattr(targets, "MANY", many)
+    classifier = planted_classifier()
+    images, labels = planted_images()
+    floats = images.float() / 255
+    others = images_of_others(floats, labels, classifier.predict(floats).argmax(1), CLASSES)
+    families = {"patch": PatchFamily(), "additive": AdditiveFamily(), "warp": WarpFamily()}
+    results = {kind: (family, KindResults()) for kind, family in families.items()}
+    search_targets(Searches(classifier, seed=0, progress=Silent()), results, others, SETTINGS)
+    return {kind: result for kind, (_, result) in results.items()}
+
+
+def test_of_few_classes_none_goes_on(monkeypatch):
+    results = searched(CLASSES, monkeypatch)
+    assert {kind: len(result.targets) for kind, result in results.items()} == dict.fromkeys(results, CLASSES)
+    assert not any(result.refined_targets for result in results.values())
+
+
+def test_of_many_the_oddest_go_on_in_both_kinds_from_where_they_ended(monkeypatch):
+    results = searched(CLASSES - 1, monkeypatch)
+    patch, additive = results["patch"], results["additive"]
+    assert set(patch.refined_targets) == set(additive.refined_targets)
+    for result in (patch, additive):
+        values = target_values(KindResults(targets=result.targets))
+        assert max(values, key=values.__getitem__) in result.refined_targets
+    assert len(patch.refined_targets) == SETTINGS.refined
+    assert not results["warp"].refined_targets, "it is judged alone"
+    shrunk = [patch.refined_targets[t].size / patch.targets[t].size for t in patch.refined_targets]
+    assert max(shrunk) < 1.2, "the search went on, and did not begin anew"
+
+
+def test_an_image_that_is_sent_to_a_class_anyway_is_no_part_of_the_search_into_it():
+    images = torch.arange(4.0).view(4, 1, 1, 1)
+    labels, answers = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
+    found = images_of_others(images, labels, answers, 3)
+    assert {t: x.flatten().tolist() for t, x in found.items()} == {0: [2], 1: [0, 3], 2: [0, 1, 2]}

@@ -55,11 +55,13 @@ def clean_victims(victims: Sequence[Mapping[str, Any]], group: str) -> list[Mapp
 
 
 def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
-    """By test and kind."""
+    """By test and kind. Of many classes without triggers that are larger than an attacker's, which count for nothing:
+    where there are no others the null of ten classes holds."""
     found: dict[str, Values] = {}
     for victim in victims:
         for key, entry in victim["values"].items():
-            found.setdefault(key, []).append((entry["value"], shift(key, victim["classes"])))
+            if victim["classes"] == CLASSES or entry["p_value"] < 1:
+                found.setdefault(key, []).append((entry["value"], shift(key, victim["classes"])))
     return found
 
 

@@ -37,7 +37,10 @@ LEARNT, NOT_LEARNT = 0.5, " (not learnt)"
 """Below this ASR a victim counts as not attacked successfully, and is listed apart."""
 
 ENOUGH, UNION = 20, "all together, the scan's p-value"
-"""Of fewer clean victims no rate or AUC is told."""
+"""Of fewer clean victims no rate, and no AUC of a single test, is told."""
+
+FEWEST = 3
+"""Of fewer victims, clean or attacked, no AUC of the p-value is told."""
 
 
 def group(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -54,13 +57,14 @@ def is_clean(row: Mapping[str, Any]) -> bool:
 
 
 def aucs(victims: Sequence[Mapping[str, Any]]) -> list[str]:
-    """By data set, how often an attacked victim has a smaller p-value than a clean one (ROC AUC)."""
+    """By data set with at least ``FEWEST`` of either: how often an attacked victim has a smaller p-value than a clean
+    one (ROC AUC)."""
     made = []
     for dataset in sorted({str(row["dataset"]) for row in victims}):
         own = [row for row in victims if row["dataset"] == dataset]
         clean = [row["p_value"] for row in own if is_clean(row)]
         attacked = [row["p_value"] for row in own if not is_clean(row) and row["asr"] >= LEARNT]
-        if clean and attacked:
+        if min(len(clean), len(attacked)) >= FEWEST:
             area = mannwhitneyu(clean, attacked).statistic / (len(clean) * len(attacked))
             made.append(f"{dataset} {area:.3f} ({len(attacked)} attacked, {len(clean)} clean)")
     return made

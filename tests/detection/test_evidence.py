@@ -139,6 +139,17 @@ def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() ->
     assert {f.test for f in findings_of("warp", unknown, margins)} == {"target"}
 
 
+def test_of_many_classes_a_trigger_that_was_searched_on_counts_as_it_ended() -> None:
+    """It is compared with the first ones of the others, which were not searched on."""
+    targets = {t: sized(100.0 + t) for t in range(43)}
+    result = KindResults(targets=targets, refined_targets={7: sized(10.7)})
+    found = {f.target: f for f in findings_of("patch", result, np.zeros((43, 43))) if f.test == "target"}
+    first = {f.target: f for f in findings_of("patch", KindResults(targets=targets), np.zeros((43, 43)))}
+    assert found[7].value == pytest.approx(first[7].value + math.log(10))
+    assert inversion_of(found[7], result).size == found[7].size == 10.7
+    assert all(found[t] == first[t] for t in range(43) if t != 7)
+
+
 def test_a_search_that_found_nothing_is_no_finding() -> None:
     result = KindResults(targets={0: sized(None), 1: sized(2.0), 2: sized(None)})
     assert [f.target for f in findings_of("warp", result, np.zeros((3, 3)))] == [1]

@@ -9,6 +9,7 @@ import untrojan
 from planted import planted_classifier, planted_images
 from untrojan.detection.inversion import Budget, Inversion
 from untrojan.detection.pairs import PairSettings
+from untrojan.detection.probes import ProbeSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.targets import TargetSettings
 from untrojan.errors import UsageError
@@ -19,7 +20,7 @@ QUICK = ScanSettings(
     kinds=("patch", "warp"),
     targets=TargetSettings(screening=Budget(steps=40, images=16, level=0.75)),
     pairs=PairSettings(screening={"patch": Budget(steps=30, images=6)}),
-    probe=Budget(steps=30, images=24, level=0.6),
+    probes=ProbeSettings(search=Budget(steps=30, images=24, level=0.6)),
 )
 
 

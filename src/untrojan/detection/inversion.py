@@ -59,6 +59,10 @@ class TriggerFamily(ABC):
     def strengthened(self, trigger: Trigger) -> Trigger:
         """A stronger trigger of the same look: a smallest one is too weak to move images of other classes."""
 
+    def tiles(self, image_shape: tuple[int, int, int], generator: torch.Generator) -> list[Trigger]:
+        """Triggers that change a part of the image each, and all of it together; none of a kind that has no place."""
+        return []
+
     def moved(self, trigger: Trigger, mirror: bool, down: int, right: int) -> Trigger:
         """The same trigger at another place of the image, mirrored left to right first if asked."""
         tensors = {name: t.flip(-1) if mirror else t for name, t in trigger.tensors().items()}

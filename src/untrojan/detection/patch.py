@@ -10,6 +10,9 @@ from torch import Tensor
 from untrojan.detection.inversion import TriggerFamily
 from untrojan.triggers import PatchTrigger, Trigger
 
+TILES = 4
+"""Parts of the image along either side, in ``tiles``."""
+
 
 class PatchFamily(TriggerFamily):
     """x becomes (1 - m) x + m p, with the L1 norm of m small.
@@ -43,6 +46,17 @@ class PatchFamily(TriggerFamily):
     def strengthened(self, trigger: Trigger) -> PatchTrigger:
         tensors = trigger.tensors()
         return PatchTrigger((2 * tensors["mask"]).clamp(0, 1), tensors["pattern"])
+
+    def tiles(self, image_shape: tuple[int, int, int], generator: torch.Generator) -> list[Trigger]:
+        _, height, width = image_shape
+        found: list[Trigger] = []
+        for down in torch.arange(height).tensor_split(min(TILES, height)):
+            for right in torch.arange(width).tensor_split(min(TILES, width)):
+                mask = torch.zeros(1, height, width)
+                mask[:, down[:, None], right] = 0.6
+                pattern = 0.5 + 0.15 * torch.randn(image_shape, generator=generator)
+                found.append(PatchTrigger(mask, pattern.clamp(0, 1)))
+        return found
 
     def trigger(self, parameters: Sequence[Tensor]) -> PatchTrigger:
         mask, pattern = (torch.sigmoid(p * self.slope) for p in parameters)

@@ -17,12 +17,11 @@ import numpy as np
 from torch import Tensor
 
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.anomaly import Array, anomaly_scores
+from untrojan.detection.anomaly import anomaly_scores
 from untrojan.detection.evidence import (
     Finding,
     KindResults,
     findings_of,
-    inversion_of,
     margin_findings,
     significant,
     together,
@@ -30,10 +29,11 @@ from untrojan.detection.evidence import (
     with_triggers,
 )
 from untrojan.detection.following import FollowSettings, Members, follow
-from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.inversion import TriggerFamily
 from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.patch import PatchFamily
+from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.search import Searches
 from untrojan.detection.targets import TargetSettings, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily
@@ -49,18 +49,14 @@ Pair = tuple[int, int]
 class ScanSettings:
     """What a scan spends, and when it calls a victim attacked.
 
-    targets: the search for one trigger from all classes into each; pairs: for each pair; probe: for one that moves
-    images of all classes to whatever other class, from ``probes`` triggers of pairs or sources, the oddest and those
-    that move most of ``trial`` images for their size, or from random ones for a kind that has none.
-    alpha: the verdict is "backdoor" where the p-value is below.
+    targets: the search for one trigger from all classes into each; pairs: for each pair; probes: for one that moves
+    images of all classes to whatever other class. alpha: the verdict is "backdoor" where the p-value is below.
     """
 
     kinds: tuple[str, ...] = tuple(FAMILIES)
     targets: TargetSettings = field(default_factory=TargetSettings)
     pairs: PairSettings = field(default_factory=PairSettings)
-    probes: int = 5
-    trial: int = 40
-    probe: Budget = field(default_factory=lambda: Budget(steps=50, images=24, level=0.6, patience=40))
+    probes: ProbeSettings = field(default_factory=ProbeSettings)
     alpha: float = 0.01
     following: FollowSettings = field(default_factory=FollowSettings)
 
@@ -101,8 +97,8 @@ def scan_pairs(
     own = {kind: every[kind] for kind in settings.pairs.screening if kind in results}
     search_pairs(searches, own, sources, said, margins, settings.pairs)
     for kind in settings.kinds:
-        results[kind].probes = _probe(
-            searches, FAMILIES[kind](), images[right], labels[right], settings, results[kind], margins
+        results[kind].probes = probe(
+            searches, FAMILIES[kind](), images[right], labels[right], results[kind], margins, settings.probes
         )
     findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -124,54 +120,6 @@ def scan_pairs(
         tuple(searches.unreached),
         tuple(kind for kind, result in results.items() if FAMILIES[kind].complete and _mostly_failed(result)),
     )
-
-
-def _probe(
-    searches: Searches,
-    family: TriggerFamily,
-    images: Tensor,
-    labels: Tensor,
-    settings: ScanSettings,
-    result: KindResults,
-    margins: Array,
-) -> dict[int, Inversion]:
-    """One trigger for all classes, whatever becomes of them: it need not be known who is sent where.
-
-    From a random start the search for all classes together seldom ends at an all-to-all trigger that works on two
-    thirds of the images; from the trigger of one of the attacker's pairs it does, and from that of two classes that are
-    merely alike it ends at something large.
-    """
-    starts: list[Trigger | None] = [None] * settings.probes
-    if result.pairs or result.sources:
-        findings = findings_of(family.kind, result, margins)
-        alone = [f for f in sorted(findings, key=lambda f: -f.value) if f.test in ("pair", "source")]
-        oddest = [inversion_of(f, result) for f in alone[: settings.probes // 2]]
-        found = [*result.latest.values(), *result.sources.values()]
-        chosen = [*oddest, *_farthest_reaching(searches, family, found, images, labels, settings)]
-        triggers = {id(i): i.trigger for i in chosen if i.trigger is not None}
-        starts = [family.strengthened(trigger) for trigger in list(triggers.values())[: settings.probes]]
-    problems = {i: Problem(images, -1, labels=labels, start=start) for i, start in enumerate(starts)}
-    return searches.run("all classes to any", family, problems, settings.probe)
-
-
-def _farthest_reaching(
-    searches: Searches,
-    family: TriggerFamily,
-    found: Sequence[Inversion],
-    images: Tensor,
-    labels: Tensor,
-    settings: ScanSettings,
-) -> list[Inversion]:
-    """Those whose trigger moves most images of all classes for its size."""
-    index = searches.choose(f"{family.kind} trial", len(images), settings.trial)
-    shown, truth = images[index], labels[index]
-    reach: list[tuple[float, Inversion]] = []
-    for inversion in found:
-        if inversion.trigger is not None and inversion.size:
-            answers = searches.classifier.predict(inversion.trigger.stamp(shown)).argmax(1)
-            reach.append((float((answers != truth).float().mean()) / inversion.size, inversion))
-    reach.sort(key=lambda row: -row[0])
-    return [inversion for _, inversion in reach[: settings.probes]]
 
 
 def _mostly_failed(result: KindResults) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
+from untrojan.classifier.corrected import twin
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
@@ -29,7 +30,7 @@ from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
 from untrojan.stand_ins import Prepared, StandIns, prepare_target
-from untrojan.verdict import doubts, verdict_on
+from untrojan.verdict import doubts, no_better_than_guessing, verdict_on
 from untrojan.version import version
 
 Method = TypeVar("Method")
@@ -233,8 +234,11 @@ def prepare(
     made: dict[int, Prepared] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
+        _require_right(classifier, images, labels)
         _require_searchable(classifier, images)
-        require_sites(classifier, images)  # whether there is any, before the search
+        # Whether a guard can be made at all, before the search.
+        require_sites(classifier, images)
+        twin(classifier)
         for target in report.targets:
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
             made[target] = prepare_target(classifier, report, target, images, labels, settings, generator, progress)
@@ -331,6 +335,14 @@ def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Te
     if len(labels.unique()) < 2:
         raise DataError("all images are of one class; give clean images of at least two, better of every class")
     return images, labels.to(images.device)
+
+
+def _require_right(classifier: Classifier, images: Tensor, labels: Tensor) -> None:
+    """Raise DataError if the labels seem to be another classifier's: a repair would be made after them."""
+    logits = classifier.predict(images)
+    wrong = no_better_than_guessing(logits.argmax(1) == labels, logits.shape[1])
+    if wrong is not None:
+        raise DataError(wrong)
 
 
 def _require_searchable(classifier: Classifier, images: Tensor) -> None:

@@ -28,6 +28,15 @@ def save_scan(directory: str | Path, report: ScanReport) -> None:
     write_bytes(Path(directory) / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
 
 
+def _require_sound(report: ScanReport, path: Path) -> None:
+    """Raise CheckpointError for a report that no scan writes."""
+    targets = report.targets
+    if len(set(targets)) != len(targets) or not set(targets) <= set(range(report.victim.classes)):
+        raise CheckpointError(f"{path}: not a scan report: its targets are not distinct classes: {list(targets)}")
+    if (report.verdict == "backdoor") != bool(targets):
+        raise CheckpointError(f"{path}: not a scan report: verdict {report.verdict} with {len(targets)} targets")
+
+
 def load_scan(directory: str | Path) -> ScanReport:
     """Read a scan; raises CheckpointError if a file is missing, malformed or of another victim than the other."""
     directory = Path(directory)
@@ -40,6 +49,7 @@ def load_scan(directory: str | Path) -> ScanReport:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "content"
         raise CheckpointError(f"{path}: not a scan report: {place}: {first['msg']}") from None
+    _require_sound(report, path)
     tensors, metadata = read_safetensors(directory / TRIGGERS)
     if metadata.get("format") != FORMAT or metadata.get("victim") != report.victim.sha256:
         raise CheckpointError(f"{directory}: {TRIGGERS} does not belong to {REPORT}; scan again")

@@ -74,6 +74,8 @@ def read_text(path: str | Path, most: int = 64 * 2**20) -> str:
     """A UTF-8 text file of at most ``most`` bytes; raises CheckpointError."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: not a file")
         if path.stat().st_size > most:
             raise CheckpointError(f"{path}: larger than {most // 2**20} MiB, this is not a file that untrojan wrote")
         return path.read_text(encoding="utf-8")

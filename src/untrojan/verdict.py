@@ -24,13 +24,24 @@ ENOUGH = 5
 digits were called backdoored, with five none."""
 
 
+def no_better_than_guessing(right: Tensor, classes: int) -> str | None:
+    """What to say if hardly more of the images are right (bool [N]) than by guessing among the classes, or None."""
+    accuracy = float(right.float().mean())
+    if accuracy >= 1 / classes + 0.1:
+        return None
+    return (
+        f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
+        "--mean and --std, and --input"
+    )
+
+
 def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
     """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all.
 
     Raises DataError for labels that are no classes, UnsupportedError for probabilities in place of logits.
     """
     none = torch.zeros(len(images), dtype=torch.bool)
-    if not all_finite(dict(classifier.module.state_dict())):
+    if not all_finite(classifier.state()):
         return (
             "the classifier's weights hold NaN or infinite values, so nothing that it answers can be trusted",
             none,
@@ -54,16 +65,8 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
         )
     answers = logits.argmax(1)
     right = answers == labels
-    accuracy = float(right.float().mean())
-    if accuracy < 1 / classes + 0.1:
-        return (
-            (
-                f"the classifier gets only {accuracy:.0%} of the clean images right; check the order of the classes, "
-                "--mean and --std, and --input"
-            ),
-            none,
-            answers,
-        )
+    if (guessing := no_better_than_guessing(right, classes)) is not None:
+        return guessing, none, answers
     if float(logits.min()) >= 0 and float(logits.max()) <= 1:
         raise UnsupportedError(
             "all answers of the network lie in [0, 1], as probabilities do, and logits are needed: leave out its last "

@@ -289,10 +289,10 @@ def test_poison_touches_none_of_the_users_files(run, tmp_path):
     (tmp_path / "training.log").write_text("mine")
     (tmp_path / "training.ipynb").write_text("mine")
     (tmp_path / "training.d").mkdir()
-    (tmp_path / "training.pt").write_text("of an earlier training")
+    (tmp_path / "untrojan-training.pt").write_text("of an earlier training")
     command = ["poison", "--dataset", tmp_path / "nowhere", "--attack", "none", "--out", tmp_path]
     assert "no such file" in run(*command).error.lower()
-    assert (tmp_path / "training.pt").is_file()  # before the data are read nothing goes
+    assert (tmp_path / "untrojan-training.pt").is_file()  # before the data are read nothing goes
     data = write_folder(tmp_path / "data", stripes(30))
     command = ["poison", "--dataset", data, "--attack", "none", "--arch", "convnet", "--width", "2", "--epochs", "1"]
     assert run(*command, "--out", tmp_path, "-q").code == 0

@@ -123,5 +123,5 @@ def test_stopped_from_outside_leaves_nothing(tmp_path, number, code, word):
     assert out == ""
     assert err.endswith(f"untrojan: error: {word}; nothing half-written was left\n")
     left = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*"))
-    assert left in ([], ["out/training.pt"])
+    assert left in ([], ["out/untrojan-training.pt"])
     assert ("--resume goes on from there" in err) == bool(left)

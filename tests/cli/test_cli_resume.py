@@ -33,7 +33,7 @@ def test_killed_outright_it_goes_on_to_the_same_victim(tmp_path: Path) -> None:
     ]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, timeout=120)
     process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")])
-    state = tmp_path / "killed/training.pt"
+    state = tmp_path / "killed/untrojan-training.pt"
     deadline = time.monotonic() + 60
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

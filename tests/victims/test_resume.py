@@ -110,9 +110,9 @@ def test_a_victim_is_the_same_after_an_interruption(attack: str, tmp_path: Path)
     early = Interrupting()
     early.left = 14 if attack == "l2-inv" else 8  # the attacker's own network takes 6 steps
     with pytest.raises(KeyboardInterrupt):
-        make(early, tmp_path / "training.pt")
-    assert (tmp_path / "training.pt").exists()
-    again = make(Interrupting(), tmp_path / "training.pt")
+        make(early, tmp_path / "untrojan-training.pt")
+    assert (tmp_path / "untrojan-training.pt").exists()
+    again = make(Interrupting(), tmp_path / "untrojan-training.pt")
     assert again.classifier().sha256() == whole.classifier().sha256()
     assert again.trigger is not None
     assert whole.trigger is not None

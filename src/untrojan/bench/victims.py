@@ -101,7 +101,10 @@ def _victim(name: str, folder: Path, card: VictimCard) -> BenchVictim:
         "count": extra.get("count"),
     }
     facts |= {key: value for key, _, value in (part.partition("=") for part in query.split("&")) if key}
-    options = {**(recipe.attack_options if recipe else {}), **(extra.get("attack_options") or {})}
+    chosen = extra.get("attack_options") or {}
+    if not isinstance(chosen, dict):
+        raise CheckpointError(f"{folder / CARD}: attack_options is no object with the attack's options")
+    options = {**(recipe.attack_options if recipe else {}), **chosen}
     facts |= {f"attack.{key}": value for key, value in options.items()}
     return BenchVictim(
         name=name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -152,15 +151,19 @@ class Classifier(nn.Module):
                 "take no_grad, detach and operations without a gradient out of its forward"
             ) from None
 
+    def state(self) -> dict[str, Tensor]:
+        """The module's parameters and buffers by name, without what ``get_extra_state`` adds that is no tensor."""
+        return {name: value for name, value in self.module.state_dict().items() if isinstance(value, Tensor)}
+
     def sha256(self) -> str:
         """A hash of the network's parameters and buffers and of the preprocessing: the victim's identity.
 
         It does not depend on the file format that the weights came in, nor on the device.
         """
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
+        for name, tensor in sorted(self.state().items()):
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            raw = cast(Tensor, tensor).detach().cpu().contiguous().flatten()
+            raw = tensor.detach().cpu().contiguous().flatten()
             digest.update(raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
         digest.update(str((self.mean.flatten().tolist(), self.std.flatten().tolist())).encode())
         return digest.hexdigest()

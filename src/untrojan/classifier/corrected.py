@@ -159,8 +159,9 @@ class CorrectedClassifier(nn.Module):
         for name, layer in self.layers.items():
             for p in PARAMETERS:
                 value = theta[f"{name}|{p}"].float()
-                if bool(value.isnan().any()):
-                    raise CheckpointError(f"{where}: {name} {p} holds NaN")
+                # A row's range may be open, so that nothing of it is cut off; its moments are numbers.
+                if bool(value.isnan().any()) or (p in ("mean", "log_std") and bool(value.isinf().any())):
+                    raise CheckpointError(f"{where}: {name} {p} holds NaN or infinite values")
                 getattr(layer, p).copy_(value)
 
 
@@ -207,7 +208,14 @@ def _copy(classifier: Classifier, known: dict[int, object]) -> Classifier:
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(tensor, Tensor) and not tensor.is_leaf:
                     known.setdefault(id(tensor), tensor.detach())
-    copied = copy.deepcopy(classifier, memo=known)
+    try:
+        copied = copy.deepcopy(classifier, memo=known)
+    except (TypeError, NotImplementedError, copy.Error) as error:  # a lock, a generator, an open file
+        text = " ".join(str(error).split())[:120]
+        raise UnsupportedError(
+            f"the network cannot be copied, and a guard needs that ({text}); take out of its modules what is no tensor "
+            "and no plain value"
+        ) from None
     for original, other in zip(classifier.modules(), copied.modules(), strict=True):
         other._forward_hooks = original._forward_hooks.copy()
         other._forward_pre_hooks = original._forward_pre_hooks.copy()

@@ -20,14 +20,14 @@ from untrojan.cli.bench import bench
 from untrojan.cli.demo import demo
 from untrojan.cli.doctor import doctor
 from untrojan.cli.evaluate import evaluate
-from untrojan.cli.output import ARGUMENTS
+from untrojan.cli.output import ARGUMENTS, WRITTEN
 from untrojan.cli.poison import poison
 from untrojan.cli.predict import predict
 from untrojan.cli.repair import repair
 from untrojan.cli.scan import scan
 from untrojan.cli.streams import close_output, say, stdout_kept, write_text
 from untrojan.cli.zoo import zoo
-from untrojan.errors import UntrojanError
+from untrojan.errors import UntrojanError, UsageError
 from untrojan.version import version
 
 COMMANDS = (demo, scan, repair, evaluate, predict, poison, bench, doctor)
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     debug = "--debug" in arguments or os.environ.get("UNTROJAN_DEBUG", "") not in ("", "0")
     token = ARGUMENTS.set(arguments)
+    WRITTEN.set(False)
     try:
         with _termination_raises(), warnings.catch_warnings():
             if not debug:
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if "" in arguments:  # it would mean the current folder
+        raise UsageError("an argument is empty; is a shell variable not set?")
     code = typer.main.get_command(app).main(args=list(arguments), prog_name="untrojan", standalone_mode=False)
     if code == INTERRUPTED:  # how the parser passes Ctrl-C on
         raise KeyboardInterrupt
@@ -121,13 +124,17 @@ def explain(error: BaseException) -> tuple[int, str]:
         command = context.command_path if context is not None else "untrojan"
         text = _one_line(getattr(error, "format_message", error.__str__)())
         return 4, f"{text.rstrip('.')}; see '{command} --help'"
-    if isinstance(error, SystemExit):  # how the parser ends when the other end of a pipe is closed
-        return 2, ""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return 0, ""  # how the parser ends when the reader of its help has seen enough
+    if isinstance(error, SystemExit):
+        return 2, f"the model's own code ended the program, sys.exit({'' if error.code is None else error.code!r})"
     if _out_of_memory(error):
         return 2, (
             f"out of memory ({_one_line(error)[:120]}); take fewer images with --limit, close other programs, "
             "or use --device cpu if the GPU is too small"
         )
+    if isinstance(error, OSError):  # no permission, a full disk, a network drive that is gone
+        return 2, _one_line(f"{error.filename or 'reading or writing'}: {error.strerror or error}")
     return 2, (
         f"unexpected {type(error).__name__}: {_one_line(error)[:200]}; this is a fault of untrojan, please report it "
         "with the traceback that --debug (or UNTROJAN_DEBUG=1) shows"

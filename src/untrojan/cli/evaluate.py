@@ -61,6 +61,7 @@ def evaluate(
     classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
 
     from untrojan.cli.page import full_content
+    from untrojan.data import balanced_sample
     from untrojan.evaluation import evaluate as measure
     from untrojan.guard import load_guard
     from untrojan.report import render_html, render_json
@@ -70,9 +71,9 @@ def evaluate(
     shield = None if guard is None else load_guard(guard, classifier)
     card = None if shield is None else shield.require_card()
     known = card or report
-    data = load_fitting(
-        classifier, test, limit=limit, seed=seed, shape=None if known is None else known.victim.input_shape
-    )
+    # The guard's own images are left out, so that many more are drawn.
+    drawn = limit if limit is None or card is None else limit + len(card.images_sha256)
+    data = load_fitting(classifier, test, limit=drawn, seed=seed, known=None if known is None else known.victim)
     for made, what in ((card, "the guard"), (report, "the scan")):
         if made is not None:
             require_shape(made.victim, data.images, what)
@@ -82,6 +83,8 @@ def evaluate(
         used, (data, left_out) = len(data), data.without(card.images_sha256)
         if len(data) == 0:
             raise DataError(f"{data.where}: the guard was made with all {used} images; give others to measure on")
+        if limit is not None:
+            data = data.select(balanced_sample(data.labels, limit, seed))
     with progress_shown(quiet) as progress:
         result = measure(
             classifier,

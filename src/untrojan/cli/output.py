@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -17,6 +18,8 @@ from untrojan.errors import OutputError
 
 ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
 """What the user typed after the program's name."""
+WRITTEN: ContextVar[bool] = ContextVar("WRITTEN", default=False)
+"""Whether this command has filled a folder: then it does not matter if nobody reads its standard output."""
 
 
 def require_writable(out: Path | None) -> None:
@@ -51,6 +54,7 @@ def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
         with _signals_wait():
             _move(stage, out, names)
             made = []
+        WRITTEN.set(True)
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from None
     except OutputError as error:
@@ -65,6 +69,9 @@ def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
 
 def _move(stage: Path, out: Path, names: Collection[str]) -> None:
     """Move what a stage has of these names to ``out``, in place of what is there; or nothing, if something fails."""
+    for name in names:
+        if (out / name).is_dir() and not (out / name).is_symlink() and (stage / name).is_file():
+            raise IsADirectoryError(errno.EISDIR, f"{name} is a folder there, and not this program's")
     earlier = stage / "earlier"
     earlier.mkdir()
     moved: list[tuple[Path, Path]] = []

@@ -228,16 +228,18 @@ def _rates(card: dict[str, Any]) -> str:
     from untrojan.report.wording import interval, percent
 
     def told(name: str) -> str:
-        if card[name] is None:
-            return "not measured"
         rate = Rate.model_validate(card[name])
         return f"{percent(rate.value)} ({interval(rate)})"
 
+    accuracy = "accuracy not measured" if card["acc"] is None else f"accuracy {told('acc')}"
     if card["setting"] is None:
-        return f"clean; accuracy {told('acc')}"
+        return f"clean; {accuracy}"
+    success = (
+        "its success not" if card["asr"] is None else f"the attack succeeds on {told('asr')} of the triggered images"
+    )
     return (
         f"attack {card['attack']}, setting {card['setting']}, {card['poisoned_images']:,} images added; "
-        f"accuracy {told('acc')}, the attack succeeds on {told('asr')} of the triggered images"
+        f"{accuracy}, {success}"
     )
 
 

@@ -12,7 +12,7 @@ from untrojan.cli import options
 from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import require_writable, staged
 from untrojan.cli.streams import write_data, write_text
-from untrojan.cli.victim import answers, load_victim, require_shape, wanted_shape
+from untrojan.cli.victim import answers, load_victim, require_classes, require_shape, wanted_shape
 from untrojan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def predict(
             part = files[start : start + BATCH]
             pixels = load_images(part, input_shape=size)
             require_shape(about, pixels, "the guard")
-            answers(classifier, pixels[:1])  # says it if the network is not made for such images
+            # This says it, too, if the network is not made for such images.
+            require_classes(about, answers(classifier, pixels[:1]).shape[1], "the guard")
             with finite_answers(shield.networks):
                 decision = shield(pixels)
             rows += _rows(part, decision, names, told=shield.flags)

@@ -92,7 +92,7 @@ def repair(
         else:
             write_text(f"{NOTHING[:1].upper()}{NOTHING[1:]}.\n")
         return 0
-    data = load_fitting(classifier, clean, limit=limit, seed=seed, shape=report.victim.input_shape)
+    data = load_fitting(classifier, clean, limit=limit, seed=seed, known=report.victim)
     require_shape(report.victim, data.images, "the scan")
     with progress_shown(quiet) as progress:
         guard = make_guard(

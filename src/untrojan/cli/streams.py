@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
+from untrojan.cli.output import WRITTEN
 from untrojan.errors import OutputError
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def close_output() -> bool:
 def _write(text: str) -> None:
     stdout = _stdout()
     if stdout is None:
+        if WRITTEN.get():
+            return
         raise OutputError("there is no standard output to write to; use --out DIR")
     try:
         stdout.write(text)

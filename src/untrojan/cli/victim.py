@@ -66,25 +66,28 @@ def load_victim(
 
 
 def load_fitting(
-    classifier: Classifier, spec: str, *, limit: int | None, seed: int, shape: Shape | None = None
+    classifier: Classifier, spec: str, *, limit: int | None, seed: int, known: VictimInfo | None = None
 ) -> ImageSet:
     """Labelled images whose shape and labels suit the classifier.
 
-    shape: to use where the classifier does not say which it wants. A classifier without class names takes over the
-    data's, if there are as many as it has classes. Raises DataError, UnsupportedError, UsageError.
+    known: what a scan or a guard says of the victim, whose shape and class names are used where the classifier does not
+    say any; a classifier without class names then takes over the data's, if there are as many as it has classes. Raises
+    DataError, UnsupportedError, UsageError.
     """
     from untrojan.data import load_data
 
     images = load_data(
         spec,
-        input_shape=wanted_shape(classifier) or shape,
+        input_shape=wanted_shape(classifier) or (None if known is None else known.input_shape),
         limit=limit,
         seed=seed,
-        class_names=classifier.class_names,
+        class_names=classifier.class_names or (None if known is None else known.class_names),
     )
     if len(images):
         classes = answers(classifier, images.images[:1]).shape[1]
         images.require_labels(classes)
+        if known is not None:
+            require_classes(known, classes, "what was made of this victim")
         if classifier.class_names is None and images.class_names is not None and len(images.class_names) == classes:
             classifier.class_names = images.class_names
     return images
@@ -122,6 +125,14 @@ def answers(classifier: Classifier, images: Tensor) -> Tensor:
     if names is not None and len(names) != classes:
         raise CheckpointError(f"the victim names {len(names)} classes, and its network returns {classes} logits")
     return logits
+
+
+def require_classes(known: VictimInfo, classes: int, what: str) -> None:
+    """Raise CheckpointError if a scan or a guard says another number of classes than the network answers with."""
+    if known.classes != classes:
+        raise CheckpointError(
+            f"{what} says {known.classes} classes, and the network returns {classes} logits; its file was changed"
+        )
 
 
 def require_shape(known: VictimInfo, images: Tensor, what: str) -> None:

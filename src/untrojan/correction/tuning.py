@@ -94,7 +94,7 @@ class Tuning(ABC):
         student = independent(classifier).eval()
         theta = self.tune(student, classifier, lesson, generator=generator, progress=progress)
         student.eval()
-        before, after = classifier.module.state_dict(), student.module.state_dict()
+        before, after = classifier.state(), student.state()
         changed = {n: t.detach().clone() for n, t in after.items() if not torch.equal(t, before[n])}
         return Repaired(changed, theta or {})
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from untrojan.classifier.classifier import Classifier
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import FAMILIES
-from untrojan.errors import InconclusiveError
+from untrojan.errors import CheckpointError, InconclusiveError
 from untrojan.progress import Progress
 from untrojan.triggers import Trigger
 
@@ -99,6 +99,8 @@ def surrogates_for(
     smallest: list[Trigger] = []
     held_out: list[Trigger] = []
     for kind in kinds:
+        if kind not in FAMILIES:
+            raise CheckpointError(f"the scan names triggers of kind '{kind}', and known are {', '.join(FAMILIES)}")
         family = FAMILIES[kind]()
         allowances = (*settings.allowances, *settings.held_out)
         progress.start(f"{kind} stand-ins for the trigger into {target}", settings.restarts + len(allowances))

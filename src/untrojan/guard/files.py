@@ -53,6 +53,9 @@ def load_guard(directory: str | Path, classifier: Classifier) -> AnyGuard:
                 f"{directory}: this guard was made for the victim {said[:12]}…, and this is {own[:12]}…; "
                 "run repair for this victim, with the same --mean and --std as you use it"
             )
+    names = card.victim.class_names
+    if names is not None and len(names) != card.victim.classes:
+        raise CheckpointError(f"{directory / CARD}: it names {len(names)} of {card.victim.classes} classes")
     if len(set(card.targets)) != len(card.targets) or not set(card.targets) <= set(range(card.victim.classes)):
         raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
     made = _replacement if card.form == "replacement" else _correction

@@ -42,12 +42,15 @@ class Replacement(nn.Module):
             raise UsageError(f"a guard needs distinct target classes, got {list(targets)}")
         self.victim = twin(classifier, own_parameters=True)
         repaired = independent(classifier)
-        state = repaired.module.state_dict()
+        state = repaired.state()
         if not set(weights) <= set(state) or any(state[n].shape != w.shape for n, w in weights.items()):
             raise CheckpointError(f"{where}: its layers are not those of this classifier")
         if not all_finite(dict(weights)):
             raise CheckpointError(f"{where}: holds NaN or infinite weights")
-        repaired.module.load_state_dict({**state, **{n: w.to(state[n].device) for n, w in weights.items()}})
+        # Not strict: what a module says of itself beside its tensors is not among them.
+        repaired.module.load_state_dict(
+            {**state, **{n: w.to(state[n].device) for n, w in weights.items()}}, strict=False
+        )
         self.changed = tuple(weights)
         self.repaired: Classifier | CorrectedClassifier = repaired.requires_grad_(False)
         if theta:
@@ -71,7 +74,7 @@ class Replacement(nn.Module):
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """``weights`` and ``theta``, as the constructor takes them."""
         inner = self.repaired.classifier if isinstance(self.repaired, CorrectedClassifier) else self.repaired
-        state = inner.module.state_dict()
+        state = inner.state()
         theta = self.repaired.theta() if isinstance(self.repaired, CorrectedClassifier) else {}
         return {name: state[name].detach() for name in self.changed}, theta
 

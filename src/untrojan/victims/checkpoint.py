@@ -15,8 +15,8 @@ from untrojan.attacks import Game
 from untrojan.errors import CheckpointError, UsageError
 from untrojan.storage import write_bytes
 
-STATE = "training.pt"
-"""Its name in a victim's folder."""
+STATE = "untrojan-training.pt"
+"""Its name in a victim's folder, which nobody else's file is likely to have: it goes when the training ends."""
 
 Row = dict[str, float | None]
 

@@ -54,7 +54,7 @@ def read_plan(path: str | Path) -> list[Recipe]:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise UsageError(f"{path}: [[victim]] number {number}: {field}: {first['msg']}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: [[victim]] number {number}: {type(error).__name__} {error}") from None
         if len(recipes) > MOST:
             raise UsageError(f"{path}: more than {MOST} victims")

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from untrojan.classifier import load_victim_folder
 from untrojan.data import load_data
 from untrojan.errors import CheckpointError, UsageError
 from untrojan.progress import Progress
+from untrojan.records import Rate
 from untrojan.setting import Setting
 from untrojan.storage import read_text, write_bytes
 from untrojan.triggers import load_trigger
@@ -27,6 +29,8 @@ from untrojan.victims.recipe import Recipe, make, splits
 VARIABLE = "UNTROJAN_ZOO"
 MARGIN = 0.01
 """By how much a rate may differ from its card: another processor rounds otherwise."""
+RATES = ("acc", "asr", "asr_floor")
+"""What a card says of a victim and ``verify`` measures again."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,31 @@ def members(zoo: Path, pattern: str = "*") -> list[Member]:
     for path in sorted(zoo.rglob(CARD)):
         name = path.parent.relative_to(zoo).as_posix()
         if fnmatchcase(name, pattern):
-            try:
-                found.append(Member(name, path.parent, json.loads(read_text(path))))
-            except ValueError:
-                raise CheckpointError(f"{path}: not JSON, no victim's card") from None
+            found.append(Member(name, path.parent, _card(path)))
     if not found:
         raise UsageError(f"no victim in {zoo} matches '{pattern}'; untrojan zoo list shows what there is")
     return found
 
 
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(read_text(path))
+    except ValueError:
+        raise CheckpointError(f"{path}: not JSON, no victim's card") from None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: expected an object, a victim's card")
+    for name in RATES:
+        try:
+            if card.get(name) is not None:
+                Rate.model_validate(card[name])
+        except ValidationError:
+            raise CheckpointError(f"{path}: {name} is no rate with value, low and high") from None
+    return card
+
+
 def verify(member: Member, *, device: torch.device, progress: Progress | None = None) -> Check:
     """Measure a member again, on the test images that its recipe names. Without its weights it is made again first."""
-    names = [name for name in ("acc", "asr", "asr_floor") if member.card.get(name) is not None]
+    names = [name for name in RATES if member.card.get(name) is not None]
     card = {name: float(member.card[name]["value"]) for name in names}
     if not member.whole:
         fresh = make(member.recipe, device=device, progress=progress).card
@@ -116,7 +133,7 @@ def verify(member: Member, *, device: torch.device, progress: Progress | None = 
     if member.card.get("setting") is not None:
         trigger, _ = load_trigger(member.folder / TRIGGER)
         setting = Setting.parse(member.card["setting"])
-    classes = len(member.card["class_names"] or test.class_names or ())
+    classes = len(member.card.get("class_names") or test.class_names or ())
     now = measure(classifier, test, trigger, setting, classes, progress)
     return Check(member.name, dict(card), {name: _value(now.get(name)) for name in names})
 

@@ -27,7 +27,7 @@ from untrojan.errors import UsageError
 from untrojan.loading import load_victim
 from untrojan.pipeline import scan
 from untrojan.records import ScanReport
-from untrojan.scan_state import ScanState, scan_key
+from untrojan.scan_state import FOLDER, ScanState, scan_key
 from untrojan.setting import Setting
 from untrojan.victims.plan import read_plan
 from untrojan.victims.recipe import splits
@@ -69,14 +69,14 @@ def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
     images = load_data(data, input_shape=(shape[0], shape[1], shape[2]), limit=limit, seed=seed)
     key = scan_key(classifier.sha256(), images.hashes(), images.labels, seed, ScanSettings())
     own = folder / hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16]
-    begun = any(own.rglob("*.safetensors"))
+    begun = any((own / FOLDER).glob("*.safetensors"))
     try:
         state = ScanState(own, key, resume=True)
     except UsageError:  # the victim was trained anew, or the settings are others
         begun, state = False, ScanState(own, key, resume=False)
     made = describe(member, scan(classifier, images.images, images.labels, seed=seed, store=state))
     # What is kept is not searched again, so the cost is that of the first time; unknown if that was another program.
-    first = state.folder / f"cost-{_program()}.json"
+    first = own / f"cost-{_program()}-{key[:16]}.json"
     if not first.is_file():
         first.write_text(json.dumps({name: None if begun else made[name] for name in COST}))
     return made | json.loads(first.read_text()) | {"commit": commit()}

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from untrojan.version import version
 
 FOLDER = "scan-state"
 FORMAT = "untrojan-scan-state-1"
+SHARE = re.compile(r"[a-z0-9-]+\.safetensors|\.[a-z0-9-]+\.safetensors\.[a-z0-9_]{8}")
+"""Names of its files: a share, and what a killed process left of writing one (see ``write_bytes``)."""
 
 
 def scan_key(victim_sha256: str, image_hashes: Sequence[str], labels: Tensor, seed: int, settings: object) -> str:
@@ -73,8 +74,12 @@ class ScanState:
         write_bytes(self._path(name), pack_safetensors(tensors, metadata))
 
     def remove(self) -> None:
-        """Remove everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the shares, and the folder if nobody else keeps anything in it."""
+        with contextlib.suppress(OSError):
+            for path in list(self.folder.iterdir()):
+                if SHARE.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def _path(self, name: str) -> Path:
         return self.folder / (re.sub(r"[^a-z0-9-]+", "-", name.lower()) + ".safetensors")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cli import stripes, write_folder
+from tiny_cli import guard_of, report_of, stripes, write_folder
 
 from untrojan.classifier import Classifier, load_victim_folder
 from untrojan.cli import main
+from untrojan.guard import save_guard
+from untrojan.scan_files import save_scan
 from untrojan.setting import Setting
 from untrojan.victims import ARCHITECTURES
 from untrojan.victims.files import save_victim
@@ -85,3 +87,33 @@ def images_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def classifier(victim_folder: Path) -> Classifier:
     return load_victim_folder(victim_folder, device="cpu", builtins=ARCHITECTURES)
+
+
+@pytest.fixture
+def scanned(monkeypatch, victim):
+    """``scanned("clean")`` makes the next scan say so; returns what it was called with."""
+    calls = []
+
+    def prepare(verdict):
+        def scan(classifier, images, labels, *, seed, progress, store, budget):
+            calls.append({"images": images, "labels": labels, "seed": seed, "store": store, "budget": budget})
+            progress.start("inverting", 2)
+            progress.advance(2)
+            return report_of(classifier, victim, verdict, images)
+
+        monkeypatch.setattr("untrojan.pipeline.scan", scan)
+        return calls
+
+    return prepare
+
+
+@pytest.fixture
+def guard_folder(tmp_path, classifier):
+    save_guard(tmp_path / "guard", guard_of(classifier, stripes(12, seed=2).images))
+    return tmp_path / "guard"
+
+
+@pytest.fixture
+def scan_folder(tmp_path, classifier, victim):
+    save_scan(tmp_path / "scan", report_of(classifier, victim, "backdoor"))
+    return tmp_path / "scan"

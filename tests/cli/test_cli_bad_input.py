@@ -289,6 +289,7 @@ def test_poison_touches_none_of_the_users_files(run, tmp_path):
     (tmp_path / "training.log").write_text("mine")
     (tmp_path / "training.ipynb").write_text("mine")
     (tmp_path / "training.d").mkdir()
+    (tmp_path / "training.pt").write_text("mine")
     (tmp_path / "untrojan-training.pt").write_text("of an earlier training")
     command = ["poison", "--dataset", tmp_path / "nowhere", "--attack", "none", "--out", tmp_path]
     assert "no such file" in run(*command).error.lower()
@@ -297,7 +298,7 @@ def test_poison_touches_none_of_the_users_files(run, tmp_path):
     command = ["poison", "--dataset", data, "--attack", "none", "--arch", "convnet", "--width", "2", "--epochs", "1"]
     assert run(*command, "--out", tmp_path, "-q").code == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("data", "training.d", "training.ipynb", "training.log", "victim.json", "victim.safetensors"),
+        *("data", "training.d", "training.ipynb", "training.log", "training.pt", "victim.json", "victim.safetensors"),
     ]
 
 

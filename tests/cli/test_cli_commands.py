@@ -18,36 +18,6 @@ from untrojan.scan_files import load_scan, save_scan
 from untrojan.storage import read_safetensors
 
 
-@pytest.fixture
-def scanned(monkeypatch, victim):
-    """``scanned("clean")`` makes the next scan say so; returns what it was called with."""
-    calls = []
-
-    def prepare(verdict):
-        def scan(classifier, images, labels, *, seed, progress, store, budget):
-            calls.append({"images": images, "labels": labels, "seed": seed, "store": store, "budget": budget})
-            progress.start("inverting", 2)
-            progress.advance(2)
-            return report_of(classifier, victim, verdict, images)
-
-        monkeypatch.setattr("untrojan.pipeline.scan", scan)
-        return calls
-
-    return prepare
-
-
-@pytest.fixture
-def guard_folder(tmp_path, classifier):
-    save_guard(tmp_path / "guard", guard_of(classifier, stripes(12, seed=2).images))
-    return tmp_path / "guard"
-
-
-@pytest.fixture
-def scan_folder(tmp_path, classifier, victim):
-    save_scan(tmp_path / "scan", report_of(classifier, victim, "backdoor"))
-    return tmp_path / "scan"
-
-
 @pytest.mark.parametrize(("verdict", "code"), [("clean", 0), ("backdoor", 1), ("inconclusive", 2)])
 def test_scan_ends_with_its_verdict(run, scanned, victim_folder, images_folder, verdict, code):
     calls = scanned(verdict)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from untrojan.cli.output import require_writable, staged
+from untrojan.cli.output import WRITTEN, require_writable, staged
 from untrojan.cli.streams import write_data, write_text
 from untrojan.errors import OutputError
 
@@ -122,6 +122,7 @@ def test_data_is_utf8_on_any_terminal(monkeypatch):
 
 def test_no_stdout_is_told(monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
+    WRITTEN.set(False)  # another test may have filled a folder
     with pytest.raises(OutputError, match="--out"):
         write_text("x")
 

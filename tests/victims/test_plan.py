@@ -59,6 +59,7 @@ def test_seeds_and_grid_are_multiplied_out(tmp_path: Path) -> None:
         (("width = 8", 'width = "x"'), "number 1: width: "),
         (("width = 8", "wide = 8"), "number 1: wide: "),
         (("{seed}", "{sead}"), "number 1: KeyError 'sead'"),
+        (("{seed}", "{}"), "number 1: IndexError"),
         (("[[victim]]", "[[victims]]"), "expected \\[defaults\\] and one or more"),
         (("[defaults]", "[defaults"), "not TOML"),
         (('"clean', '"../clean'), "number 1: name: "),

@@ -67,7 +67,8 @@ def test_a_part_of_the_image_leads_to_a_patch_that_no_pair_has_found():
     searches, found = probed({(0, 1): useless()})
     assert len(searches.ran["a part to any"]) == TILES**2
     assert len(searches.ran["all classes to any"]) == ProbeSettings().starts
-    assert min(i.size for i in found.values() if i.size is not None) < 0.25 * useless().size
+    # The attacker's is one pixel; from the useless one alone the search ends at eight.
+    assert min(i.size for i in found.values() if i.size is not None) < 1
 
 
 def test_of_many_classes_and_from_no_pairs_no_parts_are_tried(monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,14 @@ def test_moments_of_a_guard_are_numbers(classifier):
     theta[first][0, 0] = torch.inf
     with pytest.raises(Exception, match="infinite"):
         guard.corrected.load_theta(theta)
+
+
+def test_standard_output_is_data_alone_whatever_the_network_writes(factories, images_folder, tmp_path):
+    noise = "os.write(1, b'raw')", "os.system('echo from a child')", "print('printed')"
+    factories.write_text("\n".join([FACTORIES, "import os", *noise]))
+    command = [sys.executable, "-m", "untrojan", "evaluate", "--model", f"{factories}:network", "--input", "1x8x8"]
+    more = ["--test", str(images_folder), "--format", "json", "-q"]
+    ended = subprocess.run([*command, *more], capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["schema"] == "untrojan-evaluation-1"
+    assert all(said in ended.stderr for said in ("raw", "from a child", "printed"))

@@ -19,19 +19,49 @@ if TYPE_CHECKING:
     from untrojan.report import ReportContent
 
 
+STDOUT, STDERR = 1, 2
+"""Descriptors of the process."""
+
 _KEPT: ContextVar[tuple[TextIO | None] | None] = ContextVar("_KEPT", default=None)
 """Standard output while it is kept for untrojan alone."""
 
 
 @contextlib.contextmanager
 def stdout_kept() -> Iterator[None]:
-    """Inside, what a model's own code prints goes to stderr: standard output carries data alone."""
-    token = _KEPT.set((sys.stdout,))
+    """Inside, what a model's own code prints goes to stderr, also what it or its libraries write without Python:
+    standard output carries data alone."""
+    with _own_descriptor(sys.stdout) as stdout:
+        token = _KEPT.set((stdout,))
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        finally:
+            _KEPT.reset(token)
+
+
+@contextlib.contextmanager
+def _own_descriptor(stdout: TextIO | None) -> Iterator[TextIO | None]:
+    """Standard output under a descriptor of our own, while the process's is that of stderr; or as it is, where it is no
+    descriptor of the process (in a notebook, say) or stderr is closed."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        usual = stdout is not None and stdout.fileno() == STDOUT
+        os.fstat(STDERR)
+    except (OSError, ValueError, AttributeError):
+        usual = False
+    if stdout is None or not usual:
+        yield stdout
+        return
+    stdout.flush()
+    own = open(os.dup(STDOUT), "w", encoding=stdout.encoding, errors=stdout.errors)  # noqa: SIM115 - closed below
+    os.dup2(STDERR, STDOUT)
+    try:
+        yield own
     finally:
-        _KEPT.reset(token)
+        with contextlib.suppress(OSError):
+            own.flush()
+        os.dup2(own.fileno(), STDOUT)
+        with contextlib.suppress(OSError):
+            own.close()
 
 
 def _stdout() -> TextIO | None:

@@ -56,7 +56,7 @@ def test_without_findings_nothing_is_known() -> None:
 def test_p_values_are_uniform_where_the_null_holds(many: bool, test: str, kind: str) -> None:
     """The largest of n times as many values, each of the same law, is judged by the same standard."""
     location, above, below = (NULL_OF_MANY if many else NULL)[test, kind]
-    usual = usual_candidates(test)
+    usual = usual_candidates(test, many)
     for factor in (1, 4):
         standard = gumbel_r.rvs(size=(2000, factor), random_state=1).max(1)
         maxima = location + standard * np.where(standard > 0, above, below)
@@ -211,4 +211,4 @@ def test_every_test_has_a_null_whatever_the_number_of_classes(many: bool) -> Non
     for test, law in {*NULL, *NULL_OF_MANY}:
         own, other = (NULL_OF_MANY, NULL) if many else (NULL, NULL_OF_MANY)
         location = own.get((test, law), other.get((test, law)))[0]
-        assert standardised(test, law, location, usual_candidates(test), many) == 0
+        assert standardised(test, law, location, usual_candidates(test, many), many) == 0

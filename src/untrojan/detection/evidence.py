@@ -10,7 +10,7 @@ import numpy as np
 
 from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, TESTS, TESTS_OF_MANY
+from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, PROBES_OF_MANY, TESTS, TESTS_OF_MANY
 
 TOGETHER = ("patch", "additive")
 """Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
@@ -78,12 +78,13 @@ def standardised(test: str, law: str, value: float, candidates: int, many: bool 
     nulls = NULL | NULL_OF_MANY if many else NULL_OF_MANY | NULL  # a test that one of them lacks is judged by the other
     location, above, below = nulls[test, law]
     scale = above if value > location else below
-    return (value - location) / scale - math.log(candidates / usual_candidates(test))
+    return (value - location) / scale - math.log(candidates / usual_candidates(test, many))
 
 
-def usual_candidates(test: str) -> int:
+def usual_candidates(test: str, many: bool = False) -> int:
     """How many values the null of a test was fitted to the largest of."""
-    return {"pair": CLASSES * (CLASSES - 1), "mixed": PROBES}.get(test, CLASSES)
+    probes = PROBES_OF_MANY if many else PROBES
+    return {"pair": CLASSES * (CLASSES - 1), "mixed": probes}.get(test, CLASSES)
 
 
 def gumbel_tail(z: float) -> float:

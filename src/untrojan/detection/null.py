@@ -35,8 +35,8 @@ NULL_OF_MANY: dict[tuple[str, str], tuple[float, float, float]] = {
 """The same of networks of more than 20 classes, whose sizes are compared in another way (``anomaly.usual``); where it
 says nothing, ``NULL`` holds."""
 
-CLASSES, PROBES = 10, 4
-"""How many values, in effect, both were fitted to the largest of; the largest of more is larger."""
+CLASSES, PROBES, PROBES_OF_MANY = 10, 4, 5
+"""How many values, in effect, they were fitted to the largest of; the largest of more is larger."""
 
 TESTS, TESTS_OF_MANY = 4.66, 8.87
 """How many independent tests there are in effect: those of a scan are related, since a network that is easily moved in

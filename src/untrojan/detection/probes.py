@@ -24,10 +24,11 @@ from untrojan.triggers import Trigger
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
     """tiles: the search from each part of the image, where there are at most ``MANY`` classes; search: the one that
-    counts, from ``starts`` triggers of pairs, sources or parts, the oddest and those that move most of ``trial`` images
-    for their size, or from random ones for a kind that has none."""
+    counts, from ``starts`` triggers of pairs, sources or parts, or ``starts_of_many``, the oddest and those that move
+    most of ``trial`` images for their size, or from random ones for a kind that has none."""
 
     starts: int = 4
+    starts_of_many: int = 5
     trial: int = 40
     tiles: Budget = field(default_factory=lambda: Budget(steps=20, images=8, level=0.35, pace=3.0))
     search: Budget = field(default_factory=lambda: Budget(steps=50, images=24, level=0.6, patience=40))
@@ -44,17 +45,18 @@ def probe(
 ) -> dict[int, Inversion]:
     """By number of the start. images: float [N, C, H, W] in [0, 1], of all classes, that the classifier gets right;
     labels: int64 [N]; margins: float64 [K, K], as from ``log_margins``; result: what this kind's searches found."""
-    starts: list[Trigger | None] = [None] * settings.starts
+    count = settings.starts_of_many if len(margins) > MANY else settings.starts
+    starts: list[Trigger | None] = [None] * count
     if result.pairs or result.sources:
         findings = findings_of(family.kind, result, margins)
         alone = [f for f in sorted(findings, key=lambda f: -f.value) if f.test in ("pair", "source")]
-        oddest = [inversion_of(f, result) for f in alone[: settings.starts // 2]]
+        oddest = [inversion_of(f, result) for f in alone[: count // 2]]
         found = [*result.latest.values(), *result.sources.values()]
         if len(margins) <= MANY:
             found += _from_tiles(searches, family, images, labels, settings)
         chosen = [*oddest, *_farthest_reaching(searches, family, found, images, labels, settings)]
         triggers = {id(i): i.trigger for i in chosen if i.trigger is not None}
-        starts = [family.strengthened(trigger) for trigger in list(triggers.values())[: settings.starts]]
+        starts = [family.strengthened(trigger) for trigger in list(triggers.values())[:count]]
     problems = {i: Problem(images, -1, labels=labels, start=start) for i, start in enumerate(starts)}
     return searches.run("all classes to any", family, problems, settings.search)
 
@@ -76,7 +78,7 @@ def _farthest_reaching(
     labels: Tensor,
     settings: ProbeSettings,
 ) -> list[Inversion]:
-    """Those whose trigger moves most images of all classes for its size."""
+    """Those whose trigger moves most images of all classes for its size, the best first."""
     index = searches.choose(f"{family.kind} trial", len(images), settings.trial)
     shown, truth = images[index], labels[index]
     reach: list[tuple[float, Inversion]] = []
@@ -85,4 +87,4 @@ def _farthest_reaching(
             answers = searches.classifier.predict(inversion.trigger.stamp(shown)).argmax(1)
             reach.append((float((answers != truth).float().mean()) / inversion.size, inversion))
     reach.sort(key=lambda row: -row[0])
-    return [inversion for _, inversion in reach[: settings.starts]]
+    return [inversion for _, inversion in reach]

@@ -234,11 +234,11 @@ def prepare(
     made: dict[int, Prepared] = {}
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
-        _require_right(classifier, images, labels)
         _require_searchable(classifier, images)
         # Whether a guard can be made at all, before the search.
         require_sites(classifier, images)
         twin(classifier)
+        _require_right(classifier, images, labels)
         for target in report.targets:
             generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
             made[target] = prepare_target(classifier, report, target, images, labels, settings, generator, progress)

@@ -75,7 +75,7 @@ def read_text(path: str | Path, most: int = 64 * 2**20) -> str:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path}: not a file")
+            raise CheckpointError(f"{path}: cannot be read (not a file)")
         if path.stat().st_size > most:
             raise CheckpointError(f"{path}: larger than {most // 2**20} MiB, this is not a file that untrojan wrote")
         return path.read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_cli import guard_of, stripes, write_folder
 
 from untrojan.data import ImageSet
+from untrojan.errors import CheckpointError
 from untrojan.guard import save_guard
 
 FACTORIES = """
@@ -233,7 +234,7 @@ def test_moments_of_a_guard_are_numbers(classifier):
     theta = {name: value.clone() for name, value in guard.corrected.theta().items()}
     first = next(name for name in theta if name.endswith("|log_std"))
     theta[first][0, 0] = torch.inf
-    with pytest.raises(Exception, match="infinite"):
+    with pytest.raises(CheckpointError, match="infinite"):
         guard.corrected.load_theta(theta)
 
 

@@ -36,7 +36,18 @@ from untrojan.victims.zoo import Member, members
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = [
     f"src/untrojan/detection/{name}.py"
-    for name in ("scanner", "targets", "pairs", "probes", "evidence", "following", "inversion", "search", "margins")
+    for name in (
+        "scanner",
+        "targets",
+        "pairs",
+        "probes",
+        "evidence",
+        "following",
+        "inversion",
+        "search",
+        "margins",
+        "spill",
+    )
 ]
 
 

@@ -137,7 +137,7 @@ def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str
         "run benchmarks/calibration.py --write"
     )
     assert [results[g]["union"]["tests"] for g in ("ten", "many")] == [TESTS, TESTS_OF_MANY]
-    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "margin"}
+    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "single", "margin"}
     assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
 
 

@@ -23,6 +23,15 @@ def test_pairs_that_no_one_trigger_can_have_are_no_verdict() -> None:
     verdict, reason = verdict_on(found(PAIRS), ScanSettings(), 10)
     assert verdict == "inconclusive"
     assert "class 1 to 6 and 7, 9 to 4 and 7" in reason
+    assert verdict_on(found(PAIRS, other="single"), ScanSettings(), 10)[0] == "inconclusive", "a pair as well"
+
+
+def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
+    odd = Evidence(test="single", kind="patch", source=1, target=7, size=2.0, ratio=9.0, p_value=1e-5)
+    detected = PairScore(source=1, target=7, kind="patch", size=2.0, score=9.0, detected=True)
+    verdict, reason = verdict_on(Findings(1e-4, (odd,), (detected,), {}, (), ()), ScanSettings(), 10)
+    assert verdict == "backdoor"
+    assert "from class 1 to 7, which is 9.0 times as odd as other pairs'" in reason
 
 
 @pytest.mark.parametrize("other", ["target", "mixed", "margin"])

@@ -113,7 +113,7 @@ def _torn(found: Findings, settings: ScanSettings) -> dict[int, list[int]]:
     A trigger sends each class to one other. That of an all-to-one or all-to-all attack is odd as one for all classes as
     well, and then a chance find beside it changes nothing.
     """
-    if any(e.test != "pair" and union(e.p_value, TESTS) < settings.alpha for e in found.evidence):
+    if any(e.test not in ("pair", "single") and union(e.p_value, TESTS) < settings.alpha for e in found.evidence):
         return {}
     into: dict[int, set[int]] = {}
     for pair in found.pairs:
@@ -129,6 +129,11 @@ def _words(evidence: Evidence) -> str:
     if evidence.test == "margin":
         return (
             f"the margin that class {evidence.target} can reach, {evidence.ratio:.1f} times as large as is usual here"
+        )
+    if evidence.test == "single":
+        return (
+            f"the {evidence.kinds} trigger from {start} to {end}, which is {evidence.ratio:.1f} times as odd as other "
+            "pairs', for its size and for sparing images of other classes"
         )
     times = f"{evidence.ratio:.1f} times as small as is usual here"
     trigger = "trigger" if evidence.together_with is None else "triggers"

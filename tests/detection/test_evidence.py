@@ -161,11 +161,12 @@ def test_every_finding_leads_back_to_its_search() -> None:
         targets={t: sized(10.0 + t) for t in range(6)},
         probes={0: sized(3.0), 1: sized(4.0)},
         pairs={(s, t): sized(5.0 + s + t) for s in range(6) for t in range(6) if s != t},
-        refined={(0, 1): sized(2.0), (1, 0): sized(3.0)},
+        refined={(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0)},
+        spills={(0, 1): 0.1, (1, 0): 0.2, (2, 3): 0.1},
         sources={s: sized(7.0 + s) for s in range(6)},
     )
     found = findings_of("patch", result, np.zeros((6, 6)))
-    assert {f.test for f in found} == {"target", "mixed", "pair", "source"}
+    assert {f.test for f in found} == {"target", "mixed", "pair", "single", "source"}
     assert all(inversion_of(f, result).size == f.size for f in found)
 
 

@@ -1,9 +1,9 @@
 """From clean images to a p-value, and to the class pairs that an attacker's trigger moves.
 
 Three searches for each kind of trigger: one trigger from all classes into each (of many classes the oddest go on);
-one for each pair of classes, the oddest of which go on; and, from these, one from all classes to whatever other.
-Beside them, without any trigger, the margin that each class can reach. What is odd is then followed to the pairs it
-serves.
+one for each pair of classes, the oddest of which go on, and what these do to images of other classes; and, from these,
+one from all classes to whatever other. Beside them, without any trigger, the margin that each class can reach. What is
+odd is then followed to the pairs it serves.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.search import Searches
+from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily
 from untrojan.records import Evidence, PairScore
@@ -100,6 +101,8 @@ def scan_pairs(
         results[kind].probes = probe(
             searches, FAMILIES[kind](), images[right], labels[right], results[kind], margins, settings.probes
         )
+    for kind in own:
+        results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
     findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
     for kind, result in results.items():

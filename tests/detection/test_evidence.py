@@ -19,6 +19,7 @@ from untrojan.detection.evidence import (
     refined_values,
     significant,
     standardised,
+    to_follow,
     together,
     union,
     usual_candidates,
@@ -213,3 +214,14 @@ def test_every_test_has_a_null_whatever_the_number_of_classes(many: bool) -> Non
         own, other = (NULL_OF_MANY, NULL) if many else (NULL, NULL_OF_MANY)
         location = own.get((test, law), other.get((test, law)))[0]
         assert standardised(test, law, location, usual_candidates(test, many), many) == 0
+
+
+def test_a_single_pair_is_followed_only_if_no_trigger_for_all_classes_is_odder() -> None:
+    single = Finding("single", "patch", 2.0, 3.0, 90, source=3, target=4)
+    pair = Finding("pair", "patch", 2.0, 3.0, 90, source=3, target=4)
+    stronger, weaker = (Finding("mixed", "patch", value, 1.0, 4) for value in (3.0, 1.0))
+    assert stronger.z > single.z > weaker.z
+    assert to_follow([stronger, single, pair]) == [stronger, pair]
+    assert to_follow([single, weaker]) == [single, weaker]
+    assert to_follow([single, pair]) == [single, pair]
+    assert to_follow([]) == []

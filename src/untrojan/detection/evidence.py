@@ -273,6 +273,16 @@ def with_triggers(odd: Sequence[Finding], findings: Sequence[Finding]) -> list[F
     return [f for f in chosen if f is not None]
 
 
+def to_follow(odd: Sequence[Finding]) -> list[Finding]:
+    """The odd findings without single pairs, unless these are odder than any trigger for all classes.
+
+    With an all-to-one or all-to-all attack most pairs' triggers move other classes as the attacker's does, and a pair
+    that has nothing to do with it stands out by not doing so.
+    """
+    for_all = max((f.z for f in odd if f.test in ("target", "mixed")), default=-math.inf)
+    return [f for f in odd if f.test != "single" or f.z > for_all]
+
+
 def inversion_of(finding: Finding, result: KindResults) -> Inversion:
     """What a finding is about."""
     if finding.source is not None and finding.target is not None:

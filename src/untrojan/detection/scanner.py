@@ -24,6 +24,7 @@ from untrojan.detection.evidence import (
     findings_of,
     margin_findings,
     significant,
+    to_follow,
     together,
     verdict_p_value,
     with_triggers,
@@ -114,7 +115,8 @@ def scan_pairs(
     members: dict[int, Members] = {}
     if odd:
         searches.use_reserve()
-        members = follow(searches, FAMILIES, clear, with_triggers(odd, findings), results, settings.following)
+        leads = with_triggers(to_follow(odd), findings)
+        members = follow(searches, FAMILIES, clear, leads, results, settings.following)
     return Findings(
         verdict_p_value(findings),
         tuple(_evidence(f) for f in _clearest(findings, odd)),

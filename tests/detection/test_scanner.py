@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import untrojan
-from planted import CLASSES, SIDE, planted_images
+from planted import CLASSES, SIDE, planted_classifier, planted_images
 from untrojan.classifier import Classifier
 from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
@@ -61,6 +61,16 @@ def test_one_pair_is_found_and_only_that():
     report = scan(attack)
     assert report.verdict == "backdoor"
     assert {(p.source, p.target) for p in report.pairs if p.detected} == {(1, 4)}
+    clearest = next(e for e in report.evidence if e.test == "single")
+    assert (clearest.source, clearest.target) == (1, 4), "it spares the other classes"
+
+
+def test_pairs_that_an_attack_on_all_classes_leaves_alone_are_no_targets():
+    """They spare the other classes, which every trigger into the attacker's target moves."""
+    images, labels = planted_images()
+    report = untrojan.scan(planted_classifier(), images, labels)
+    assert "single" in {e.test for e in report.evidence if e.p_value < 0.001}
+    assert report.targets == (3,)
 
 
 @pytest.mark.parametrize("seed", range(3))

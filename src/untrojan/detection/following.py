@@ -107,7 +107,7 @@ def _lead(
     target = finding.target if finding.test == "target" else None
     moves = _moves(searches, trigger, sources, settings, target)
     moves |= _moves(searches, family.strengthened(trigger), sources, settings, target)
-    if finding.test in ("pair", "single") and finding.source is not None and finding.target is not None:
+    if finding.source is not None and finding.target is not None:
         moves[finding.source, finding.target] = 1.0
     return Lead(finding, trigger, moves)
 

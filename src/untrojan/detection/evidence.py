@@ -25,8 +25,9 @@ class Finding:
     as small and as sparing images of other classes; "source", from ``source`` to whatever other one; "margin", no
     trigger but the margin that ``target`` can reach, and by how much that is *larger*. number: which of several starts.
     candidates: how many values of this test and kind were compared, in effect. partner: where two kinds are judged
-    together, the other kind's value for the same classes. many: whether the classifier has more than ``MANY`` classes,
-    which are compared in another way and judged by another null.
+    together, the other kind's value for the same classes, and ``easy`` what their mean is lessened by, since ``target``
+    can be reached far without a trigger, too. many: whether the classifier has more than ``MANY`` classes, which are
+    compared in another way and judged by another null.
     """
 
     test: str
@@ -40,6 +41,7 @@ class Finding:
     plausible: bool = True
     partner: float | None = None
     many: bool = False
+    easy: float = 0.0
 
     @property
     def law(self) -> str:
@@ -53,8 +55,8 @@ class Finding:
 
     @property
     def statistic(self) -> float:
-        """What is compared with the null: ``value``, or the mean of both kinds'."""
-        return self.value if self.partner is None else (self.value + self.partner) / 2
+        """What is compared with the null: ``value``, or the mean of both kinds' less ``easy``."""
+        return self.value if self.partner is None else (self.value + self.partner) / 2 - self.easy
 
     @property
     def z(self) -> float:
@@ -137,6 +139,16 @@ class KindResults:
 MARGIN_POWER = 0.75
 """How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
 
+TARGET_REACH_POWER, MIXED_REACH_POWER = 0.75, 0.35
+"""How far what is small must be smaller still where a class can be reached farther than others without a trigger.
+
+In clean victims of the calibration half the margin of a class explains four tenths of the variance of what both kinds
+together say of triggers into it (slope 1.2 in logarithms, .9 among the classes of large margins), and the largest one
+of a network a little of its triggers for all classes to any (slope .3). What one kind alone says of a class is left as
+it is, and a class of a small margin is no odder for that: an attacker's target may have a large margin, and images
+with wrong labels make that of their own class small.
+"""
+
 SPILL_POWER, LEAST_SPILL = 0.5, 0.003
 """How much it counts that a pair's trigger does little to images of other classes, and below what it is next to
 nothing. Powers from .3 to .75 tell the attacked victims of the calibration half from the clean ones about as well."""
@@ -146,21 +158,26 @@ ODD_PAIRS = 2
 
 
 def findings_of(
-    kind: str, result: KindResults, margins: Array, plausible: Callable[[float], bool] = lambda size: True
+    kind: str,
+    result: KindResults,
+    margins: Array,
+    plausible: Callable[[float], bool] = lambda size: True,
+    reach: Mapping[int, float] | None = None,
 ) -> list[Finding]:
     """Every size of a kind against those it is to be compared with.
 
-    margins: ``log_margins``, float64 [K, K].
+    margins: ``log_margins``, float64 [K, K]; reach: ``reaches``, of no account with more than ``MANY`` classes.
     """
     found: list[Finding] = []
     many = len(margins) > MANY
+    far = {t: max(by, 0.0) for t, by in (reach or {}).items()} if not many else {}
 
     def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
         if inversion.size is not None and np.isfinite(value):
             fits = plausible(inversion.size)
-            found.append(
-                Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, **where)
-            )
+            easy = TARGET_REACH_POWER * far.get(where["target"], 0.0) if test == "target" else 0.0
+            made = Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, **where)
+            found.append(replace(made, easy=easy))
 
     logs = log_sizes([i.size for i in result.targets.values()])
     for target, value in target_values(result).items():
@@ -171,6 +188,7 @@ def findings_of(
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
+    easiest -= MIXED_REACH_POWER * max(far.values(), default=0.0)
     for number, inversion in result.probes.items():
         add("mixed", easiest - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
     for (s, t), value in refined_values(result, margins).items():
@@ -241,13 +259,22 @@ def target_values(result: KindResults) -> dict[int, float]:
     }
 
 
-def margin_findings(margins: Array) -> list[Finding]:
-    """The largest margin of each class (float64 [K], NaN where unknown) against the others'."""
-    known, many = np.flatnonzero(~np.isnan(margins)), len(margins) > MANY
+def reaches(margins: Array) -> dict[int, float]:
+    """By how much the largest margin of each class is larger than is usual among the others, as a log ratio.
+
+    margins: ``largest_margins``, float64 [K], NaN where unknown.
+    """
+    known = np.flatnonzero(~np.isnan(margins))
     logs = np.log(np.maximum(margins[known], 1e-3))  # a class that cannot be reached is no evidence against the others
+    return {int(t): float(value) for t, value in zip(known, below_the_others(-logs), strict=True)}
+
+
+def margin_findings(margins: Array) -> list[Finding]:
+    """The same as findings."""
+    values, many = reaches(margins), len(margins) > MANY
     return [
-        Finding("margin", "margin", float(value), float(margins[t]), in_effect(len(known)), target=int(t), many=many)
-        for t, value in zip(known, below_the_others(-logs), strict=True)
+        Finding("margin", "margin", value, float(margins[t]), in_effect(len(values)), target=t, many=many)
+        for t, value in values.items()
     ]
 
 

@@ -23,6 +23,7 @@ from untrojan.detection.evidence import (
     KindResults,
     findings_of,
     margin_findings,
+    reaches,
     significant,
     to_follow,
     together,
@@ -104,13 +105,14 @@ def scan_pairs(
         )
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
+    reached = largest_margins(searches, images, labels, classes)
     findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
     for kind, result in results.items():
         plausible = partial(FAMILIES[kind]().plausible, image_shape=shape)
-        findings += findings_of(kind, result, margins, plausible)
+        findings += findings_of(kind, result, margins, plausible, reaches(reached))
     findings += together(findings)
-    findings += margin_findings(largest_margins(searches, images, labels, classes))
+    findings += margin_findings(reached)
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}
     if odd:

@@ -29,7 +29,7 @@ from untrojan.identity import victim_info
 from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
-from untrojan.stand_ins import Prepared, StandIns, prepare_target
+from untrojan.stand_ins import Prepared, StandIns, prepare_target, prepare_together
 from untrojan.verdict import doubts, no_better_than_guessing, verdict_on
 from untrojan.version import version
 
@@ -239,9 +239,19 @@ def prepare(
         require_sites(classifier, images)
         twin(classifier)
         _require_right(classifier, images, labels)
+        seeds = {target: seed + 1_000_003 * target for target in report.targets}
+        shared = prepare_together(classifier, report, images, labels, settings, seeds, progress)
         for target in report.targets:
-            generator = torch.Generator().manual_seed(seed + 1_000_003 * target)
-            made[target] = prepare_target(classifier, report, target, images, labels, settings, generator, progress)
+            made[target] = shared.get(target) or prepare_target(
+                classifier,
+                report,
+                target,
+                images,
+                labels,
+                settings,
+                torch.Generator().manual_seed(seeds[target]),
+                progress,
+            )
     return StandIns(made, report.victim.sha256, settings, seed, meter.cost())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from untrojan.classifier import Classifier
 from untrojan.correction.base import Task
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
-from untrojan.errors import DataError
+from untrojan.errors import DataError, InconclusiveError
 from untrojan.progress import Progress
 from untrojan.records import Cost, ScanReport
+from untrojan.triggers import Trigger
 
 
 def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
@@ -73,11 +75,8 @@ def prepare_target(
 
     images: float [N, C, H, W] in [0, 1]; labels: int64 [N]. Raises InconclusiveError if none works.
     """
-    sources = report.sources(target)
-    among = torch.isin(labels, torch.tensor(sources, device=labels.device))
-    if not bool(among.any()):
-        raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
-    few = len(sources) <= settings.few_sources * (report.victim.classes - 1)
+    sources, among = report.sources(target), _of_sources(report, target, labels)
+    few = has_few_sources(report, target, settings)
     surrogates = surrogates_for(
         classifier,
         kinds_for(report, target, settings.odd_kind),
@@ -94,3 +93,87 @@ def prepare_target(
         answers = tuple(sorted({*sources, *moved}))
     task = Task(target, images[among], images[labels == target], surrogates.shown)
     return Prepared(task, surrogates, answers, generator.get_state())
+
+
+def prepare_together(
+    classifier: Classifier,
+    report: ScanReport,
+    images: Tensor,
+    labels: Tensor,
+    settings: SurrogateSettings,
+    seeds: Mapping[int, int],
+    progress: Progress,
+) -> dict[int, Prepared]:
+    """Stand-ins that targets of few sources have in common, by target; none where no trigger serves two of them.
+
+    An all-to-all attack has one trigger, which sends each class to its own target. Searched on all of them at once it
+    is pinned down by as many times the images as on the sources of one target, and by what every class obeys. Stand-ins
+    are of the kinds of ``kinds_for``, and of those of which a trigger for all classes to any other is unusual. images,
+    labels: as for ``prepare_target``; seeds: of the searches for a target alone, of which the corrections go on.
+    """
+    few = [t for t in report.targets if has_few_sources(report, t, settings)]
+    if len(few) < 2:
+        return {}
+    shown = {t: images[_of_sources(report, t, labels)] for t in few}
+    together = torch.cat(list(shown.values()))
+    aims = torch.cat([torch.full((len(x),), t, device=images.device) for t, x in shown.items()])
+    kinds = {kind for t in few for kind in kinds_for(report, t, settings.odd_kind)}
+    alone = [e for e in report.evidence if e.test == "mixed" and e.together_with is None]
+    kinds |= {e.kind for e in alone if e.p_value < settings.odd_kind}
+    generator = torch.Generator().manual_seed(min(seeds.values()))
+    try:
+        surrogates = surrogates_for(
+            classifier,
+            sorted(kinds),
+            together,
+            aims,
+            settings.for_few_sources(),
+            starts=_farthest_reaching(classifier, report, few, together, aims),
+            generator=generator,
+            progress=progress,
+        )
+    except InconclusiveError:
+        return {}
+    served = [t for t, x in shown.items() if _most_sent(classifier, surrogates.smallest, x, t) >= settings.shared_level]
+    if len(served) < 2:
+        return {}
+    made = {}
+    for t in served:
+        moved = classes_moved(classifier, surrogates.smallest, images, labels, t, settings)
+        task = Task(t, shown[t], images[labels == t], surrogates.shown)
+        answers = tuple(sorted({*report.sources(t), *moved}))
+        made[t] = Prepared(task, surrogates, answers, torch.Generator().manual_seed(seeds[t]).get_state())
+    return made
+
+
+def has_few_sources(report: ScanReport, target: int, settings: SurrogateSettings) -> bool:
+    """Whether so few classes are detected sources that it can be no all-to-one attack."""
+    return len(report.sources(target)) <= settings.few_sources * (report.victim.classes - 1)
+
+
+def _of_sources(report: ScanReport, target: int, labels: Tensor) -> Tensor:
+    """bool [N], which images are of a target's sources."""
+    sources = report.sources(target)
+    among = torch.isin(labels, torch.tensor(sources, device=labels.device))
+    if not bool(among.any()):
+        raise DataError(f"no clean image of the source classes {list(sources)} of target {target}")
+    return among
+
+
+def _farthest_reaching(
+    classifier: Classifier, report: ScanReport, targets: Sequence[int], images: Tensor, aims: Tensor
+) -> dict[str, Trigger]:
+    """By kind, which of the scan's triggers sends most images to the classes that they are to become."""
+    best: dict[str, tuple[float, Trigger]] = {}
+    for (target, kind), trigger in report.triggers.items():
+        if target in targets:
+            reached = float((classifier.predict(trigger.stamp(images)).argmax(1) == aims).float().mean())
+            if kind not in best or reached > best[kind][0]:
+                best[kind] = reached, trigger
+    return {kind: trigger for kind, (_, trigger) in best.items()}
+
+
+def _most_sent(classifier: Classifier, triggers: Sequence[Trigger], images: Tensor, target: int) -> float:
+    """The largest share of images that one of the triggers sends to a class."""
+    sent = [(classifier.predict(t.stamp(images)).argmax(1) == target).float().mean() for t in triggers]
+    return max(map(float, sent), default=0.0)

@@ -75,7 +75,7 @@ class TriggerFamily(ABC):
 
 @dataclass(frozen=True)
 class Problem:
-    """Send ``images`` (float [N, C, H, W] in [0, 1]) to class ``target``.
+    """Send ``images`` (float [N, C, H, W] in [0, 1]) to class ``target``, or each to its own (int64 [N]).
 
     labels: int64 [N], the images' own classes; then the goal is any other class, and ``target`` is not used.
     allowance: a size up to which being small does not matter; the search then looks for the most convincing trigger of
@@ -83,7 +83,7 @@ class Problem:
     """
 
     images: Tensor
-    target: int
+    target: int | Tensor
     allowance: float = 0.0
     start: Trigger | None = None
     labels: Tensor | None = None
@@ -239,6 +239,8 @@ class _Batch:
         images = problem.images[index]
         if problem.labels is not None:
             return images, problem.labels[index]
+        if isinstance(problem.target, Tensor):
+            return images, problem.target[index]
         return images, torch.full((wanted,), problem.target, device=images.device)
 
     def _remember(self, success: Tensor, badness: Tensor) -> None:

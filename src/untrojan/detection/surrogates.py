@@ -36,7 +36,8 @@ class SurrogateSettings:
 
     If no more than ``few_sources`` (a share) of the other classes are detected sources, the guard's answers are limited
     to these and to the classes of which the smallest triggers move a share of ``moved_level``, tried on
-    ``moved_images`` of each, and the set is made as ``for_few_sources`` says.
+    ``moved_images`` of each, and the set is made as ``for_few_sources`` says. Of several such targets those are served
+    by one set of which a smallest trigger sends a share of ``shared_level`` of their sources' images to each.
     """
 
     restarts: int = 4
@@ -49,6 +50,7 @@ class SurrogateSettings:
     few_sources: float = 0.34
     few_level: float = 0.7
     moved_level: float = 0.3
+    shared_level: float = 0.5
     moved_images: int = 32
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
 
@@ -84,7 +86,7 @@ def surrogates_for(
     classifier: Classifier,
     kinds: Sequence[str],
     images: Tensor,
-    target: int,
+    target: int | Tensor,
     settings: SurrogateSettings,
     *,
     starts: Mapping[str, Trigger] | None = None,
@@ -93,8 +95,10 @@ def surrogates_for(
 ) -> Surrogates:
     """Triggers of each kind into ``target``, every other one from that of its kind in ``starts`` if there is one.
 
-    images: float [N, C, H, W] in [0, 1], clean, of all source classes. Raises InconclusiveError if none succeeds.
+    images: float [N, C, H, W] in [0, 1], clean, of all source classes; target: one for all, or int64 [N], one for each.
+    Raises InconclusiveError if none succeeds.
     """
+    into = "all targets" if isinstance(target, Tensor) else str(target)
     shown: list[Trigger] = []
     smallest: list[Trigger] = []
     held_out: list[Trigger] = []
@@ -103,7 +107,7 @@ def surrogates_for(
             raise CheckpointError(f"the scan names triggers of kind '{kind}', and known are {', '.join(FAMILIES)}")
         family = FAMILIES[kind]()
         allowances = (*settings.allowances, *settings.held_out)
-        progress.start(f"{kind} stand-ins for the trigger into {target}", settings.restarts + len(allowances))
+        progress.start(f"{kind} stand-ins for the trigger into {into}", settings.restarts + len(allowances))
         known = (starts or {}).get(kind)
         first = [Problem(images, target, start=known if i % 2 == 0 else None) for i in range(settings.restarts)]
         found = invert(classifier, family, first, settings.budget, generator=generator, progress=progress)
@@ -125,7 +129,7 @@ def surrogates_for(
         held_out += [t for t in kept[seen:] if t is not None]
     if not shown:
         raise InconclusiveError(
-            f"no trigger into class {target} works on all its source classes at once; scan again with more images"
+            f"no trigger into class {into} works on all its source classes at once; scan again with more images"
         )
     return Surrogates(shown, smallest, held_out)
 
@@ -134,7 +138,7 @@ def moved_copies(
     classifier: Classifier,
     triggers: Sequence[Trigger],
     images: Tensor,
-    target: int,
+    target: int | Tensor,
     settings: SurrogateSettings,
     generator: torch.Generator,
 ) -> list[Trigger]:
@@ -143,7 +147,8 @@ def moved_copies(
     A victim trained with crops and mirrored images obeys the trigger at other places too, and all searches may have
     ended at the same one. These copies cost forward passes alone.
     """
-    shown = images[torch.randperm(len(images), generator=generator)[:64].to(images.device)]
+    index = torch.randperm(len(images), generator=generator)[:64].to(images.device)
+    shown, aims = images[index], target[index] if isinstance(target, Tensor) else target
     shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     moves = [(mirror, dy, dx) for mirror in (False, True) for dy, dx in shifts if mirror or dy or dx]
     candidates = [(trigger, move) for trigger in triggers for move in moves]
@@ -151,7 +156,7 @@ def moved_copies(
     for index in torch.randperm(len(candidates), generator=generator)[: 6 * settings.copies].tolist():
         trigger, (mirror, dy, dx) = candidates[index]
         copy = FAMILIES[trigger.kind]().moved(trigger, mirror, dy, dx)
-        reached = (classifier.predict(copy.stamp(shown)).argmax(1) == target).float().mean()
+        reached = (classifier.predict(copy.stamp(shown)).argmax(1) == aims).float().mean()
         if float(reached) >= settings.copy_level:
             kept.append(copy)
         if len(kept) == settings.copies:

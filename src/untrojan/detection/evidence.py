@@ -139,14 +139,13 @@ class KindResults:
 MARGIN_POWER = 0.75
 """How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
 
-TARGET_REACH_POWER, MIXED_REACH_POWER = 0.75, 0.35
-"""How far what is small must be smaller still where a class can be reached farther than others without a trigger.
+REACH_POWER = 0.75
+"""How much smaller than others a class's trigger must be where the class can be reached farther without a trigger.
 
 In clean victims of the calibration half the margin of a class explains four tenths of the variance of what both kinds
-together say of triggers into it (slope 1.2 in logarithms, .9 among the classes of large margins), and the largest one
-of a network a little of its triggers for all classes to any (slope .3). What one kind alone says of a class is left as
-it is, and a class of a small margin is no odder for that: an attacker's target may have a large margin, and images
-with wrong labels make that of their own class small.
+together say of triggers into it (slope 1.2 in logarithms, .9 among the classes of large margins). What one kind alone
+says of a class is left as it is, and a class of a small margin is no odder for that: an attacker's target may have a
+large margin, and images with wrong labels make that of their own class small.
 """
 
 SPILL_POWER, LEAST_SPILL = 0.5, 0.003
@@ -175,7 +174,7 @@ def findings_of(
     def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
         if inversion.size is not None and np.isfinite(value):
             fits = plausible(inversion.size)
-            easy = TARGET_REACH_POWER * far.get(where["target"], 0.0) if test == "target" else 0.0
+            easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" else 0.0
             made = Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, **where)
             found.append(replace(made, easy=easy))
 
@@ -188,7 +187,6 @@ def findings_of(
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
-    easiest -= MIXED_REACH_POWER * max(far.values(), default=0.0)
     for number, inversion in result.probes.items():
         add("mixed", easiest - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
     for (s, t), value in refined_values(result, margins).items():

@@ -65,7 +65,10 @@ def scan(
         if doubt is None:
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
             found = scan_pairs(searches, images[known], labels[known], answers[known], settings, classes=victim.classes)
-    verdict, reason = ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings, victim.classes)
+    accuracy = float((answers == labels).float().mean())
+    verdict, reason = (
+        ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings, victim.classes, accuracy)
+    )
     if found is not None and verdict != "backdoor":  # what is odd then is evidence, and no attack's pairs
         pairs = tuple(pair.model_copy(update={"detected": False}) for pair in found.pairs)
         found = replace(found, pairs=pairs, triggers={})

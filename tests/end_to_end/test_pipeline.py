@@ -291,3 +291,28 @@ def test_stand_ins_are_of_every_kind_that_is_unusual_into_the_target(found):
     assert kinds(evidence()) == sorted([own, other])
     assert kinds(evidence(p_value=0.2), evidence(target=2), evidence(test="pair", source=1)) == [own]
     assert kinds(evidence(together_with=own)) == [own], "that says nothing of the other kind alone"
+
+
+def test_a_scan_knows_how_far_each_class_reaches_and_how_often_the_classifier_is_right(monkeypatch):
+    given = {}
+
+    def reach(margins):
+        given["margins"] = margins
+        return {3: 4.0}
+
+    def verdict(findings, settings, classes, accuracy):
+        given["accuracy"], given["found"] = accuracy, findings
+        return "clean", "made up"
+
+    monkeypatch.setattr("untrojan.detection.scanner.reaches", reach)
+    monkeypatch.setattr("untrojan.pipeline.verdict_on", verdict)
+    images, labels = planted_images()
+    wrong = labels.clone()
+    wrong[:30] = (labels[:30] + 1) % 5
+    untrojan.scan(planted_classifier(), images, wrong, settings=QUICK)
+    assert given["accuracy"] == pytest.approx(1 - 30 / len(labels))
+    assert given["margins"].argmax() == 3
+    together = {e.target: e for e in given["found"].evidence if e.test == "target" and e.together_with}
+    alone = [e for e in given["found"].evidence if e.test == "target" and e.target == 3 and not e.together_with]
+    assert max(e.ratio for e in alone) > 3, "the attacker's target is still odd by itself"
+    assert together[3].ratio < 1, "and reaches so far that both kinds together say nothing of it"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.correction.base import Task
-from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, surrogates_for
+from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, most_sent, surrogates_for
 from untrojan.errors import DataError, InconclusiveError
 from untrojan.progress import Progress
 from untrojan.records import Cost, ScanReport
@@ -134,7 +134,7 @@ def prepare_together(
         )
     except InconclusiveError:
         return {}
-    served = [t for t, x in shown.items() if _most_sent(classifier, surrogates.smallest, x, t) >= settings.shared_level]
+    served = [t for t, x in shown.items() if most_sent(classifier, surrogates.smallest, x, t) >= settings.shared_level]
     if len(served) < 2:
         return {}
     made = {}
@@ -171,9 +171,3 @@ def _farthest_reaching(
             if kind not in best or reached > best[kind][0]:
                 best[kind] = reached, trigger
     return {kind: trigger for kind, (_, trigger) in best.items()}
-
-
-def _most_sent(classifier: Classifier, triggers: Sequence[Trigger], images: Tensor, target: int) -> float:
-    """The largest share of images that one of the triggers sends to a class."""
-    sent = [(classifier.predict(t.stamp(images)).argmax(1) == target).float().mean() for t in triggers]
-    return max(map(float, sent), default=0.0)

@@ -175,8 +175,11 @@ def findings_of(
         if inversion.size is not None and np.isfinite(value):
             fits = plausible(inversion.size)
             easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" else 0.0
-            made = Finding(test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, **where)
-            found.append(replace(made, easy=easy))
+            found.append(
+                Finding(
+                    test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, easy=easy, **where
+                )
+            )
 
     logs = log_sizes([i.size for i in result.targets.values()])
     for target, value in target_values(result).items():
@@ -268,7 +271,7 @@ def reaches(margins: Array) -> dict[int, float]:
 
 
 def margin_findings(margins: Array) -> list[Finding]:
-    """The same as findings."""
+    """What ``reaches`` says of the same margins, as findings."""
     values, many = reaches(margins), len(margins) > MANY
     return [
         Finding("margin", "margin", value, float(margins[t]), in_effect(len(values)), target=t, many=many)

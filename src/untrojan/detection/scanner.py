@@ -106,11 +106,12 @@ def scan_pairs(
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
     reached = largest_margins(searches, images, labels, classes)
+    reach = reaches(reached)
     findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
     for kind, result in results.items():
         plausible = partial(FAMILIES[kind]().plausible, image_shape=shape)
-        findings += findings_of(kind, result, margins, plausible, reaches(reached))
+        findings += findings_of(kind, result, margins, plausible, reach)
     findings += together(findings)
     findings += margin_findings(reached)
     odd = significant(findings, settings.alpha)

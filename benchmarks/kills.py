@@ -36,6 +36,16 @@ def report(out: Path) -> dict[str, Any]:
     return read
 
 
+def killed_after(moment: float, started: list[str]) -> None:
+    """Start a command and kill it with SIGKILL after so many seconds, if it has not ended by then."""
+    process = subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def main() -> None:
     """Kill, resume, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,12 +64,7 @@ def main() -> None:
         rows = []
         for number in range(given.kills):
             out, moment = Path(scratch) / str(number), draw.uniform(0, undisturbed)
-            process = subprocess.Popen(command(given.victim, given.clean, out), stdout=subprocess.DEVNULL)
-            try:
-                process.wait(timeout=moment)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            killed_after(moment, command(given.victim, given.clean, out))
             finished = (out / "scan.json").exists()
             kept = len(list((out / "scan-state").glob("*.safetensors"))) if out.is_dir() else 0
             started = time.monotonic()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,9 @@ def test_identity_depends_on_tensors_and_preprocessing_alone() -> None:
     copy.load_state_dict(module.state_dict())
     assert Classifier(copy, class_names=["a", "b", "c"]).sha256() == identity
     assert Classifier(copy, mean=[0.5]).sha256() != identity
+    once, each = ({"mean": [0.5] * times, "std": [0.25] * times} for times in (1, 3))
+    assert Classifier(copy, **once).sha256() == Classifier(copy, **each).sha256() != identity
+    assert Classifier(copy, mean=[0.5, 0.5, 0.4], std=[1.0] * 3).sha256() != Classifier(copy, mean=[0.5]).sha256()
     with torch.no_grad():
         copy[2].bias[0] += 1e-3  # type: ignore[index, union-attr, operator]
     assert Classifier(copy).sha256() != identity
@@ -116,9 +121,10 @@ def test_only_a_missing_gradient_is_called_that() -> None:
 
 
 def test_answers_that_depend_on_the_batch_or_on_chance_are_unsupported() -> None:
-    images = torch.rand(6, 3, 2, 2)
-    for bad in (nn.BatchNorm1d(3, track_running_stats=False), nn.Dropout(0.5)):
-        classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), bad))
+    for seed, bad in product(range(20), (nn.BatchNorm1d(12, track_running_stats=False), nn.Dropout(0.5))):
+        torch.manual_seed(seed)
+        images = torch.rand(6, 3, 2, 2)
+        classifier = Classifier(nn.Sequential(nn.Flatten(), bad, nn.Linear(12, 3)))
         if isinstance(bad, nn.Dropout):
             classifier.train()
         else:

@@ -121,10 +121,11 @@ class Classifier(nn.Module):
 
     def require_steady(self, images: Tensor) -> None:
         """Raise UnsupportedError if the answer to an image depends on those that are passed together with it, or on
-        chance; to be called in evaluation mode. images: float [N, C, H, W]; three of them are passed."""
-        first, second, third = images[:1], images[len(images) // 2][None], images[-1:]
+        chance; to be called in evaluation mode. images: float [N, C, H, W]; three are passed, two of them twice."""
+        three = torch.cat([images[:1], images[len(images) // 2][None], images[-1:]])
         with torch.no_grad():
-            one, other = (self(torch.cat([first, more])).float()[0] for more in (second, third))
+            # Among two and among three: a batch's own statistics may make the same of an image beside any one other.
+            one, other = self(three[:2]).float(), self(three).float()[:2]
         if float((one - other).abs().max()) > 0.01 * (1 + float(one.abs().max())):
             raise UnsupportedError(
                 "the network's answer to an image changes with the other images of its batch, or from pass to pass, in "
@@ -158,12 +159,14 @@ class Classifier(nn.Module):
     def sha256(self) -> str:
         """A hash of the network's parameters and buffers and of the preprocessing: the victim's identity.
 
-        It does not depend on the file format that the weights came in, nor on the device.
+        It does not depend on the file format that the weights came in, nor on the device, nor on whether a mean that is
+        the same for all channels was given once or for each.
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state().items()):
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             raw = tensor.detach().cpu().contiguous().flatten()
             digest.update(raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
-        digest.update(str((self.mean.flatten().tolist(), self.std.flatten().tolist())).encode())
+        channels = [values.flatten().tolist() for values in (self.mean, self.std)]
+        digest.update(str(tuple(values if len(set(values)) > 1 else values[:1] for values in channels)).encode())
         return digest.hexdigest()

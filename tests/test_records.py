@@ -163,6 +163,9 @@ def test_triggers_travel_with_a_copy_and_not_in_the_json() -> None:
     report = SCAN.with_triggers(triggers)
     assert dict(report.triggers) == triggers
     assert dict(SCAN.triggers) == {}
-    assert report.model_dump_json() == SCAN.model_dump_json()
+    said = report.model_dump() | {"tensors_sha256": None}
+    assert said == SCAN.model_dump()
+    other = SCAN.with_triggers({(2, "additive"): AdditiveTrigger(torch.ones(1, 2, 2) / 2)})
+    assert report.tensors_sha256 != other.tensors_sha256
     triggers.clear()
     assert len(report.triggers) == 1

@@ -47,7 +47,7 @@ def test_one_trigger_may_stand_for_two_targets(tmp_path: Path) -> None:
 
 def test_scan_json_is_the_public_format(tmp_path: Path) -> None:
     save_scan(tmp_path, report())
-    assert json.loads((tmp_path / REPORT).read_text()) == json.loads(SCAN.model_dump_json())
+    assert json.loads((tmp_path / REPORT).read_text()) == json.loads(report().model_dump_json())
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,4 +123,14 @@ def test_triggers_of_another_scan_or_none(tmp_path: Path) -> None:
             load_scan(tmp_path)
     (tmp_path / TRIGGERS).unlink()
     with pytest.raises(CheckpointError, match="no such file"):
+        load_scan(tmp_path)
+
+
+def test_a_scan_of_two_runs_is_refused(tmp_path: Path) -> None:
+    other = SCAN.with_triggers({(2, "additive"): AdditiveTrigger(torch.zeros(3, 4, 5))})
+    save_scan(tmp_path, report())
+    kept = (tmp_path / REPORT).read_bytes()
+    save_scan(tmp_path, other)
+    (tmp_path / REPORT).write_bytes(kept)
+    with pytest.raises(CheckpointError, match=r"was not written together with scan\.json"):
         load_scan(tmp_path)

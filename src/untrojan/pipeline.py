@@ -16,13 +16,13 @@ from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.tuning import Schedule, Tuning
-from untrojan.data.images import image_hashes
+from untrojan.data.images import image_hashes, require_label_each
 from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
 from untrojan.detection.search import Searches, Store
 from untrojan.detection.surrogates import SurrogateSettings
-from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
 from untrojan.guard.check import check_target
-from untrojan.guard.files import AnyGuard, allowed
+from untrojan.guard.files import AnyGuard, allowed, tensors_of
 from untrojan.guard.guard import MARGIN_SHARE, Guard, usual_margin
 from untrojan.guard.replacement import Replacement
 from untrojan.identity import victim_info
@@ -30,6 +30,7 @@ from untrojan.keywords import checked
 from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
 from untrojan.stand_ins import Prepared, StandIns, prepare_target, prepare_together
+from untrojan.storage import tensors_sha256
 from untrojan.verdict import doubts, no_better_than_guessing, verdict_on
 from untrojan.version import version
 
@@ -149,6 +150,8 @@ def repair(
     """
     settings, progress = settings or SurrogateSettings(), progress or Silent()
     _require_backdoor(report)
+    if not 0 <= margin_share < 1:
+        raise UsageError(f"margin_share is from 0 to less than 1, got {margin_share:g}")
     if method in TUNINGS:
         return tune(
             classifier, images, labels, method=method, options=options, report=report, seed=seed, progress=progress
@@ -198,6 +201,7 @@ def repair(
     guard.card = GuardCard(
         victim=report.victim,
         method=method,
+        tensors_sha256=tensors_sha256(tensors_of(guard)),
         targets=report.targets,
         sources={t: report.sources(t) for t in report.targets},
         answers=answers or None,
@@ -283,6 +287,7 @@ def tune(
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         victim = victim_info(classifier, images)
+        torch.manual_seed(seed)  # dropout in the copy that is trained
         made = tuning.fit(
             classifier,
             images,
@@ -296,9 +301,10 @@ def tune(
         victim=victim,
         method=method,
         form="replacement",
+        tensors_sha256=tensors_sha256(tensors_of(guard)),
         targets=targets,
         sources={} if report is None else {target: report.sources(target) for target in targets},
-        settings={"tuning": settings_of(tuning)},
+        settings={"tuning": settings_of(tuning), "learning_rate_divided_by": made.slowed},
         images_sha256=image_hashes((images * 255).round().to(torch.uint8)),
         cost=meter.cost(),
         seed=seed,
@@ -338,13 +344,15 @@ def _require_scan_of(classifier: Classifier, report: ScanReport) -> None:
 
 def _checked(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Float images in [0, 1] and int64 labels on the classifier's device."""
+    if torch.is_inference_mode_enabled():
+        raise UsageError("triggers are searched by gradients: call this outside of torch.inference_mode()")
     images = classifier.as_float(images)
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise DataError(f"expected one int64 label for each of the {len(images)} images")
+    if images.is_inference():
+        images = images.clone()
+    require_label_each(images, labels)
     if len(images) == 0:
         raise DataError("there are no images; give a few hundred clean ones of the classes that the classifier knows")
-    if not bool(torch.isfinite(images).all()) or float(images.min()) < 0 or float(images.max()) > 1:
-        raise ShapeError("float images must be finite and lie in [0, 1]; give uint8 images for values in 0..255")
+    classifier.require_range(images)
     if len(labels.unique()) < 2:
         raise DataError("all images are of one class; give clean images of at least two, better of every class")
     return images, labels.to(images.device)

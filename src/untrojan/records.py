@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr
+from torch import Tensor
 
+from untrojan.storage import tensors_sha256
 from untrojan.triggers import Trigger
 
 
@@ -81,7 +83,8 @@ class ScanReport(Record):
     """The answer of a scan: ``verdict``, and what it rests on.
 
     p_value: how often an honest classifier looks as odd as this one, all tests considered; evidence: the clearest
-    finding of each test first; unreached: what the time allowed did not suffice for.
+    finding of each test first; unreached: what the time allowed did not suffice for; tensors_sha256: of the
+    triggers, which are in a file beside it.
 
     ``triggers`` (not part of the JSON) holds, per detected (target, kind), the trigger re-estimated on all its
     detected sources.
@@ -101,6 +104,7 @@ class ScanReport(Record):
     seed: int
     settings: dict[str, Any]
     version: str
+    tensors_sha256: str | None = None
 
     _triggers: dict[tuple[int, str], Trigger] = PrivateAttr(default_factory=dict)
 
@@ -112,10 +116,18 @@ class ScanReport(Record):
         return self._triggers
 
     def with_triggers(self, triggers: Mapping[tuple[int, str], Trigger]) -> ScanReport:
-        """The same report, carrying these triggers."""
+        """The same report, carrying these triggers, whose hash it says."""
         copy = self.model_copy()
         copy._triggers = dict(triggers)
-        return copy
+        return copy.model_copy(update={"tensors_sha256": tensors_sha256(copy.tensors()) if triggers else None})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The triggers' tensors, each by ``TARGET/KIND/TENSOR``."""
+        return {
+            f"{target}/{kind}/{name}": tensor
+            for (target, kind), trigger in self.triggers.items()
+            for name, tensor in trigger.tensors().items()
+        }
 
     def sources(self, target: int) -> tuple[int, ...]:
         """The detected source classes of a target, over all kinds, ascending."""
@@ -201,7 +213,7 @@ class GuardCard(Record):
     answers: by target, the classes that may be an image's true one besides the target; a target that is not named may
     have any, as all of them may where ``answers`` is None. margin_share: the share of the victim's unusual margin that
     has to be left for an image to keep the target's label, 0 is the paper's rule; usual_margins: by target, the
-    victim's usual margin, in logits.
+    victim's usual margin, in logits; tensors_sha256: of what is in the file beside it.
     """
 
     schema_: Literal["untrojan-guard-1"] = Field("untrojan-guard-1", alias="schema")
@@ -219,5 +231,6 @@ class GuardCard(Record):
     cost: Cost
     seed: int
     version: str
+    tensors_sha256: str | None = None
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)

@@ -9,7 +9,13 @@ from pydantic import ValidationError
 
 from untrojan.errors import CheckpointError
 from untrojan.records import ScanReport
-from untrojan.storage import pack_safetensors, read_safetensors, read_text, write_bytes
+from untrojan.storage import (
+    pack_safetensors,
+    read_safetensors,
+    read_text,
+    require_written_together,
+    write_bytes,
+)
 from untrojan.triggers import Trigger, trigger_from_tensors
 
 REPORT, TRIGGERS = "scan.json", "triggers.safetensors"
@@ -18,11 +24,7 @@ FORMAT = "untrojan-triggers-1"
 
 def save_scan(directory: str | Path, report: ScanReport) -> None:
     """Write the report and its triggers; tensors are named ``TARGET/KIND/TENSOR``. Raises OutputError."""
-    tensors = {
-        f"{target}/{kind}/{name}": tensor.cpu().contiguous().clone()
-        for (target, kind), trigger in report.triggers.items()
-        for name, tensor in trigger.tensors().items()
-    }
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in report.tensors().items()}
     metadata = {"format": FORMAT, "victim": report.victim.sha256}
     write_bytes(Path(directory) / TRIGGERS, pack_safetensors(tensors, metadata))
     write_bytes(Path(directory) / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
@@ -63,4 +65,5 @@ def load_scan(directory: str | Path) -> ScanReport:
         (target, kind): trigger_from_tensors(kind, parts, str(directory / TRIGGERS))  # type: ignore[arg-type]
         for (target, kind), parts in grouped.items()
     }
+    require_written_together(tensors, report.tensors_sha256, directory / TRIGGERS, REPORT)
     return report.with_triggers(triggers)

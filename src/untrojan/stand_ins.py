@@ -76,7 +76,7 @@ def prepare_target(
     images: float [N, C, H, W] in [0, 1]; labels: int64 [N]. Raises InconclusiveError if none works.
     """
     sources, among = report.sources(target), _of_sources(report, target, labels)
-    few = has_few_sources(report, target, settings)
+    few = has_few_sources(report, target, labels, settings)
     surrogates = surrogates_for(
         classifier,
         kinds_for(report, target, settings.odd_kind),
@@ -90,7 +90,7 @@ def prepare_target(
     answers = None
     if few:
         moved = classes_moved(classifier, surrogates.smallest, images, labels, target, settings)
-        answers = tuple(sorted({*sources, *moved}))
+        answers = tuple(sorted({*sources, *moved, *_untried(report, labels)}))
     task = Task(target, images[among], images[labels == target], surrogates.shown)
     return Prepared(task, surrogates, answers, generator.get_state())
 
@@ -111,7 +111,7 @@ def prepare_together(
     are of the kinds of ``kinds_for``, and of those of which a trigger for all classes to any other is unusual. images,
     labels: as for ``prepare_target``; seeds: of the searches for a target alone, of which the corrections go on.
     """
-    few = [t for t in report.targets if has_few_sources(report, t, settings)]
+    few = [t for t in report.targets if has_few_sources(report, t, labels, settings)]
     if len(few) < 2:
         return {}
     shown = {t: images[_of_sources(report, t, labels)] for t in few}
@@ -141,14 +141,20 @@ def prepare_together(
     for t in served:
         moved = classes_moved(classifier, surrogates.smallest, images, labels, t, settings)
         task = Task(t, shown[t], images[labels == t], surrogates.shown)
-        answers = tuple(sorted({*report.sources(t), *moved}))
+        answers = tuple(sorted({*report.sources(t), *moved, *_untried(report, labels)}))
         made[t] = Prepared(task, surrogates, answers, torch.Generator().manual_seed(seeds[t]).get_state())
     return made
 
 
-def has_few_sources(report: ScanReport, target: int, settings: SurrogateSettings) -> bool:
-    """Whether so few classes are detected sources that it can be no all-to-one attack."""
-    return len(report.sources(target)) <= settings.few_sources * (report.victim.classes - 1)
+def has_few_sources(report: ScanReport, target: int, labels: Tensor, settings: SurrogateSettings) -> bool:
+    """Whether it can be no all-to-one attack: so few of the classes that there are images of are detected sources."""
+    others = {*labels.unique().tolist()} - {target}
+    return len(report.sources(target)) <= settings.few_sources * len(others)
+
+
+def _untried(report: ScanReport, labels: Tensor) -> set[int]:
+    """Classes without images: nothing is known of what a trigger does to theirs."""
+    return {*range(report.victim.classes)} - {*labels.unique().tolist()}
 
 
 def _of_sources(report: ScanReport, target: int, labels: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -68,6 +70,28 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             return tensors, dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], more: str = "") -> str:
+    """A hash of tensors with their names, types and shapes, and of a text; it depends on no file format or device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        raw = tensor.detach().cpu().contiguous().flatten()
+        digest.update(raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
+    digest.update(more.encode())
+    return digest.hexdigest()
+
+
+def require_written_together(tensors: Mapping[str, Tensor], wanted: str | None, path: Path, said_by: str) -> None:
+    """Raise CheckpointError if these are not the tensors whose hash another file says, if it says any.
+
+    Two files cannot take the place of earlier ones in one moment: a program killed in between leaves one of each.
+    """
+    if wanted is not None and tensors_sha256(tensors) != wanted:
+        raise CheckpointError(
+            f"{path} was not written together with {said_by}, maybe because a run was killed just then; make both anew"
+        )
 
 
 def read_text(path: str | Path, most: int = 64 * 2**20) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from untrojan.classifier import Classifier
 from untrojan.detection.anomaly import FEW, MANY
 from untrojan.detection.evidence import union
-from untrojan.detection.null import TESTS
+from untrojan.detection.null import TESTS, TESTS_OF_MANY
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
 from untrojan.errors import DataError, UnsupportedError
@@ -86,7 +86,7 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
 def verdict_on(found: Findings, settings: ScanSettings, classes: int, accuracy: float) -> tuple[Verdict, str]:
     """The verdict and its reason in words; classes: how many there are; accuracy: of the classifier on the images."""
     targets = targets_of(found.pairs)
-    torn = _torn(found, settings)
+    torn = _torn(found, settings, classes)
     clearest = (
         f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0])}" if found.evidence else ""
     )
@@ -118,13 +118,14 @@ def verdict_on(found: Findings, settings: ScanSettings, classes: int, accuracy: 
     )
 
 
-def _torn(found: Findings, settings: ScanSettings) -> dict[int, list[int]]:
+def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, list[int]]:
     """The sources that are sent to several targets each, if there are at least two and single pairs alone are odd.
 
     A trigger sends each class to one other. That of an all-to-one or all-to-all attack is odd as one for all classes as
     well, and then a chance find beside it changes nothing.
     """
-    if any(e.test not in ("pair", "single") and union(e.p_value, TESTS) < settings.alpha for e in found.evidence):
+    tests = TESTS if classes <= MANY else TESTS_OF_MANY
+    if any(e.test not in ("pair", "single") and union(e.p_value, tests) < settings.alpha for e in found.evidence):
         return {}
     into: dict[int, set[int]] = {}
     for pair in found.pairs:

@@ -130,3 +130,14 @@ def test_a_cost_is_known_whole_or_not_at_all() -> None:
     assert cost_of(one(found=False))["images_forward"] == 10
     alone = one().model_copy(update={"verdict": None, "guarded": False, "found": None})
     assert set(cost_of(alone).values()) == {None}
+
+
+def test_what_was_spent_on_no_guard_is_not_known() -> None:
+    made = record(cell("a", "badnet"), 0.5)
+    spent = Cost(seconds=10.0, images_forward=1, images_forward_backward=2)
+    vain = made.model_copy(
+        update={"verdict": "backdoor", "found": True, "guarded": False, "cost": CellCost(scan=spent)}
+    )
+    assert set(cost_of(vain).values()) == {None}
+    missed = vain.model_copy(update={"verdict": "clean", "found": False})
+    assert cost_of(missed)["seconds"] == 10.0

@@ -75,6 +75,7 @@ def test_identity_depends_on_tensors_and_preprocessing_alone() -> None:
     assert Classifier(copy, class_names=["a", "b", "c"]).sha256() == identity
     assert Classifier(copy, mean=[0.5]).sha256() != identity
     once, each = ({"mean": [0.5] * times, "std": [0.25] * times} for times in (1, 3))
+    assert Classifier(copy, mean=[0], std=[1]).sha256() == identity, "whole numbers"
     assert Classifier(copy, **once).sha256() == Classifier(copy, **each).sha256() != identity
     assert Classifier(copy, mean=[0.5, 0.5, 0.4], std=[1.0] * 3).sha256() != Classifier(copy, mean=[0.5]).sha256()
     with torch.no_grad():
@@ -116,7 +117,7 @@ def test_only_a_missing_gradient_is_called_that() -> None:
         Classifier(Pair()).require_gradient(images)
     with pytest.raises(UnsupportedError, match="no gradient"):
         Classifier(Detached()).require_gradient(images)
-    with pytest.raises(RuntimeError, match="size of tensor"):
+    with pytest.raises(ShapeError, match="mean and std have 4 values, one per channel, and the images have 3 channels"):
         Classifier(network().eval(), mean=[0.0] * 4, std=[1.0] * 4).require_gradient(images)
 
 
@@ -133,3 +134,18 @@ def test_answers_that_depend_on_the_batch_or_on_chance_are_unsupported() -> None
             classifier.require_steady(images)
     Classifier(network().eval()).eval().require_steady(images)
     Classifier(network().eval()).eval().require_steady(images[:1])
+
+
+def test_grey_images_are_not_spread_over_the_channels_of_a_mean() -> None:
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), mean=[0.5] * 3, std=[0.2] * 3)
+    assert classifier(torch.rand(2, 3, 2, 2)).shape == (2, 3)
+    for images in (torch.rand(2, 1, 2, 2), torch.zeros(2, 1, 2, 2, dtype=torch.uint8)):
+        with pytest.raises(ShapeError, match="3 values, one per channel, and the images have 1 channels"):
+            classifier.predict(images)
+
+
+def test_a_compiled_network_is_taken_as_it_was_written() -> None:
+    module = network().eval()
+    compiled = Classifier(torch.compile(module, backend="eager"))
+    assert compiled.module is module
+    assert compiled.sha256() == Classifier(module).sha256()

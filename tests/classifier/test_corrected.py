@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -353,3 +355,22 @@ def test_batch_norms_of_unusual_kinds() -> None:
     again = CorrectedClassifier(classifier, sites=sites_of(classifier, changed.theta()))
     again.load_theta(changed.theta())
     assert torch.equal(again(images), changed(images))
+
+
+def test_corrections_are_where_the_network_is_also_those_of_layers_without_numbers() -> None:
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5))
+    corrected = CorrectedClassifier(Classifier(module), sites=["0", "1"])
+    assert {value.device.type for value in corrected.theta().values()} == {"meta"}
+
+
+def test_passes_at_the_same_time_use_their_own_rows() -> None:
+    classifier = tiny_classifier()
+    corrected = CorrectedClassifier(classifier, 5)
+    corrected.load_theta(shaken(corrected.theta(), 1))
+    corrected = copy.deepcopy(corrected)
+    cases = [(random_images(64, seed=seed), torch.full((64,), seed % 5)) for seed in range(10)] * 20
+    expected = [corrected(*case) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda case: corrected(*case), cases))
+    assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))

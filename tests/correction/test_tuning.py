@@ -17,6 +17,7 @@ from untrojan.correction.fine_pruning import last_convolution
 from untrojan.correction.ibau import IBAU, inner_loss
 from untrojan.correction.tuning import held_back, shifted
 from untrojan.errors import DataError, UnsupportedError, UsageError
+from untrojan.pipeline import tune
 from untrojan.progress import Silent
 
 
@@ -233,3 +234,37 @@ def test_the_distance_of_attention_is_weighted_by_stage_and_taught():
         for betas in ((0.0, 0.0), (500.0, 1000.0))
     ]
     assert not torch.equal(made[0].weights["first.weight"], made[1].weights["first.weight"])
+
+
+def test_a_network_that_was_broken_is_made_anew_in_smaller_steps():
+    images, labels = images_and_labels(40)
+    victim = planted_classifier(strength=0.0)
+
+    def made(rate: float):
+        method = TUNINGS["ft"](epochs=5, learning_rate=rate, shift=0)
+        with as_found(victim):
+            return method.fit(victim, images, labels, generator=generator(), progress=Silent())
+
+    assert made(0.01).slowed == 1
+    wild = made(300.0)
+    assert wild.slowed == 9
+    assert made(0.01).weights.keys() == wild.weights.keys()
+
+
+def test_the_seed_says_what_dropout_does():
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.head = nn.Linear(64, 5)
+
+        def forward(self, x):
+            return self.head(nn.functional.dropout(x.flatten(1), 0.5, self.training))
+
+    images, labels = planted_images(20)
+    made = []
+    for seed in (1, 2):
+        classifier = Classifier(Dropping().eval())
+        torch.manual_seed(seed)
+        made.append(tune(classifier, images, labels, method="ft", options={"epochs": 2}, seed=7).contents()[0])
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])

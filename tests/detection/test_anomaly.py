@@ -109,7 +109,7 @@ def test_each_is_compared_with_the_others(values: list[float]) -> None:
 def test_what_is_usual_depends_on_how_many_there_are() -> None:
     assert usual(np.arange(4.0)) == 0.0
     assert usual(np.arange(9.0)) == 4.0
-    assert usual(np.arange(41.0)) == 4.0
+    assert usual(np.arange(41.0), many=True) == 4.0
 
 
 def test_of_one_nothing_is_known() -> None:
@@ -171,3 +171,9 @@ def test_the_oddest_are_the_best_of_every_kind(values: list[dict[tuple[int, int]
     for kind in values:
         share = count // max(1, len(values))
         assert set(sorted(kind, key=lambda p: -kind[p])[:share]) <= set(chosen), "an equal share at least"
+
+
+def test_one_more_class_than_is_many_is_compared_as_many_are() -> None:
+    for count, reference in ((20, 10.0), (21, 2.9), (22, 3.0)):
+        logs = np.arange(count, dtype=np.float64)
+        assert below_the_others(logs)[0] == pytest.approx(reference)

@@ -316,3 +316,46 @@ def test_a_scan_knows_how_far_each_class_reaches_and_how_often_the_classifier_is
     alone = [e for e in given["found"].evidence if e.test == "target" and e.target == 3 and not e.together_with]
     assert max(e.ratio for e in alone) > 3, "the attacker's target is still odd by itself"
     assert together[3].ratio < 1, "and reaches so far that both kinds together say nothing of it"
+
+
+def test_gradients_that_are_off_outside_do_not_matter(found):
+    classifier, images, labels, report = found
+    with torch.no_grad():
+        again = untrojan.scan(classifier, images, labels, settings=QUICK)
+        guard = untrojan.repair(classifier, images, labels, report, options={"steps": 2})
+        assert not torch.is_grad_enabled()
+    assert again.p_value == report.p_value
+    assert guard.targets.tolist() == [3]
+    with torch.inference_mode(), pytest.raises(UsageError, match=r"outside of torch\.inference_mode"):
+        untrojan.scan(classifier, images, labels, settings=QUICK)
+    with torch.inference_mode():
+        shown = images.float() / 255
+    assert untrojan.scan(classifier, shown, labels, settings=QUICK).targets == (3,)
+
+
+def test_without_images_of_the_target_a_guard_is_made_all_the_same(found):
+    class Strict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = planted_classifier().module
+
+        def forward(self, x):
+            return self.inner(x).view(x.size(0), -1)  # which raises for no image
+
+    _, images, labels, _ = found
+    classifier, others = Classifier(Strict().eval()), labels != 3
+    report = untrojan.scan(classifier, images[others], labels[others], settings=QUICK)
+    assert report.targets == (3,)
+    guard = untrojan.repair(classifier, images[others], labels[others], report, options={"steps": 60})
+    assert guard.card.checks[3].fpr is None
+    assert (guard(planted_trigger().stamp(images[others].float() / 255)).labels == labels[others]).float().mean() > 0.9
+
+
+def test_wrong_settings_are_told_before_the_work(found, monkeypatch):
+    classifier, images, labels, report = found
+    monkeypatch.setattr("untrojan.pipeline.prepare", None)
+    with pytest.raises(UsageError, match=r"margin_share is from 0 to less than 1, got 1\.5"):
+        untrojan.repair(classifier, images, labels, report, margin_share=1.5)
+    named = Classifier(classifier.module, class_names=["a", "b"])
+    with pytest.raises(UsageError, match="2 class names, and its network returns 5 logits"):
+        untrojan.scan(named, images, labels, settings=QUICK)

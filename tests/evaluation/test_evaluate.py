@@ -19,7 +19,7 @@ from oracles.correction import decide
 from tiny_networks import random_images, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
+from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UsageError
 from untrojan.evaluation import evaluate, wilson
 from untrojan.evaluation.evaluate import Evaluation
 from untrojan.guard import Decision, Guard
@@ -316,10 +316,14 @@ def test_progress_reaches_its_end() -> None:
 
 def test_errors() -> None:
     classifier, setting = victim(), Setting.parse("a2o:3")
-    with pytest.raises(DataError, match="images and as many labels, got 0 and 0"):
+    with pytest.raises(DataError, match="needs images"):
         evaluate(classifier, IMAGES[:0], LABELS[:0])
-    with pytest.raises(DataError, match="got 10 and 9"):
-        evaluate(classifier, IMAGES, LABELS[:9])
+    for labels in (LABELS[:9], LABELS[:, None], LABELS.to(torch.uint8), LABELS.tolist()):
+        with pytest.raises(DataError, match="one int64 label for each of the 10 images"):
+            evaluate(classifier, IMAGES, labels)
+    for images in (IMAGES.float(), IMAGES.float() / 255 - 0.1, torch.full(IMAGES.shape, torch.nan)):
+        with pytest.raises(ShapeError, match=r"finite and lie in \[0, 1\]"):
+            evaluate(classifier, images, LABELS)
     with pytest.raises(UsageError, match="together with its setting"):
         evaluate(classifier, IMAGES, LABELS, trigger=TRIGGER)
     with pytest.raises(UsageError, match="class 4 does not exist"):

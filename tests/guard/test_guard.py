@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracles.correction import decide
 from tiny_networks import WITHOUT_BATCH_NORM, flat, random_images, settled, shaken, tiny_classifier
@@ -323,3 +323,26 @@ def test_the_usual_margin_is_the_median_of_the_images_that_are_right() -> None:
     assert usual_margin(logits, 0, torch.tensor([True, False, True])) == 4.0
     assert usual_margin(logits, 0, torch.tensor([True, False, False])) == 0.0
     assert usual_margin(logits, 2) == 0.0
+
+
+def test_of_no_image_it_says_nothing_and_passes_none() -> None:
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny_classifier().module
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x)
+            return out.view(x.size(0), -1)  # which raises for no image
+
+    decision = guard_of(Classifier(settled(Strict())), (1, 3))(IMAGES[:0])
+    assert [part.shape for part in decision] == [(0,)] * 4
+    assert [part.dtype for part in decision] == [torch.int64, torch.bool, torch.int64, torch.float32]
+
+
+def test_images_in_other_units_are_refused_and_what_interpolation_adds_is_not() -> None:
+    guard, images = guard_of(tiny_classifier(), (1, 3)), IMAGES.float() / 255
+    for wrong in (IMAGES.float(), (images - 0.5) / 0.2):
+        with pytest.raises(ShapeError, match=r"lie in \[0, 1\]"):
+            guard(wrong)
+    guard(images * 1.04 - 0.02)

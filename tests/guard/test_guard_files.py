@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tiny_networks import random_images, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.errors import CheckpointError, GuardMismatchError, OutputError, UsageError
 from untrojan.guard import Guard, load_card, load_guard, save_guard
-from untrojan.guard.files import CARD, FORMAT, WEIGHTS, allowed
+from untrojan.guard.files import CARD, FORMAT, WEIGHTS, allowed, tensors_of
+from untrojan.guard.replacement import Replacement
 from untrojan.identity import victim_info
 from untrojan.records import Cost, GuardCard
+from untrojan.storage import tensors_sha256
 
 IMAGES = random_images(64, seed=5)
 
@@ -209,3 +211,30 @@ def test_margins_come_back_with_the_guard(tmp_path: Path) -> None:
     for wanted, got in zip(sure(IMAGES), again(IMAGES), strict=True):
         assert torch.equal(wanted, got)
     assert not torch.equal(sure(IMAGES).score, guard(IMAGES).score)
+
+
+def test_a_guard_of_two_runs_is_refused(tmp_path: Path) -> None:
+    classifier, guard = guard_with_card()
+    guard.card = guard.require_card().model_copy(update={"tensors_sha256": tensors_sha256(tensors_of(guard))})
+    save_guard(tmp_path, guard)
+    load_guard(tmp_path, classifier)
+    rewrite(tmp_path / WEIGHTS, shaken(guard.corrected.theta(), 2))
+    refused(tmp_path, "was not written together with guard.json")
+
+
+def test_a_replacement_whose_network_ties_its_weights_comes_back(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 4))
+    module[2].weight = module[1].weight
+    classifier = Classifier(module.eval())
+    other = {name: value + 1 for name, value in module.state_dict().items()}
+    guard = Replacement(classifier, (), other)
+    guard.card = (
+        guard_with_card()[1]
+        .require_card()
+        .model_copy(
+            update={"victim": victim_info(classifier, torch.zeros(1, 1, 2, 2)), "form": "replacement", "targets": ()}
+        )
+    )
+    save_guard(tmp_path, guard)
+    images = torch.rand(5, 1, 2, 2)
+    assert torch.equal(load_guard(tmp_path, classifier)(images).labels, guard(images).labels)

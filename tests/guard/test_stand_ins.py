@@ -12,7 +12,7 @@ from untrojan.detection.inversion import Budget
 from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.progress import Silent
 from untrojan.records import Cost, Evidence, PairScore, ScanReport, VictimInfo
-from untrojan.stand_ins import Prepared, prepare_together
+from untrojan.stand_ins import Prepared, has_few_sources, prepare_together
 
 QUICK = SurrogateSettings(
     restarts=2, allowances=(2.0,), held_out=(1.5,), copies=0, budget=Budget(steps=150, images=20, level=0.9)
@@ -99,3 +99,19 @@ def test_one_target_has_nothing_in_common_with_others(pairs: dict[int, int]) -> 
 
 def test_without_a_trigger_that_serves_two_there_is_none() -> None:
     assert together({0: 1, 1: 0}, planted_classifier(strength=0)) == {}
+
+
+def test_few_sources_are_few_of_the_classes_that_there_are_images_of() -> None:
+    said, labels = report({0: 1}), torch.arange(CLASSES)
+    assert has_few_sources(said, 0, labels, QUICK)
+    assert not has_few_sources(said, 0, labels[:2], QUICK), "one of one is no few"
+
+
+def test_a_class_without_images_may_be_the_answer() -> None:
+    images, labels = planted_images()
+    here, classifier = labels != 4, Classifier(AllToAll().eval())
+    known = report({1: 0, 2: 1, 3: 2}).with_triggers({(1, "patch"): planted_trigger()})
+    with as_found(classifier):
+        shown = images[here].float() / 255
+        made = prepare_together(classifier, known, shown, labels[here], QUICK, SEEDS, Silent())
+    assert {target: one.answers for target, one in made.items()} == {1: (0, 4), 2: (1, 4), 3: (2, 4)}

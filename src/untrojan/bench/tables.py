@@ -99,7 +99,8 @@ def rates_of(record: CellRecord) -> dict[str, float | None]:
 
 def cost_of(record: CellRecord) -> dict[str, float | None]:
     """Of making the guard, the scan included: None where it is not known, or where nothing was made."""
-    parts = [record.cost.repair] if record.guarded else []
+    # A scan that found something and no guard: what was spent in vain on making one is not known.
+    parts = [record.cost.repair] if record.guarded or record.found else []
     if record.verdict is not None:
         parts.append(record.cost.scan)
     known: list[Cost] = [part for part in parts if part is not None]

@@ -57,8 +57,8 @@ def scan_cell(cell: Cell, out: Path, device: str) -> None:
     except UsageError:  # the images are others than they were
         store = ScanState(folder, key, resume=False)
     report = scan(classifier, images.images, images.labels, seed=cell.seed, store=store)
-    write_bytes(folder / STATE, json.dumps({"key": key, "whole": not store.resumed}).encode())
     save_scan(folder, report)
+    write_bytes(folder / STATE, json.dumps({"key": key, "whole": not store.resumed}).encode())
     store.remove()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from untrojan.errors import ShapeError, UnsupportedError, UsageError
+from untrojan.storage import tensors_sha256
 
 
 class Classifier(nn.Module):
@@ -39,7 +39,10 @@ class Classifier(nn.Module):
         super().__init__()
         if not isinstance(module, nn.Module):
             raise UnsupportedError(f"a classifier is made from a torch.nn.Module, got {type(module).__name__}")
-        self.module = module
+        # A compiled network does not call hooks that its layers are given later, and corrections and counts are made of
+        # these: its original has the same tensors.
+        original = module._orig_mod if type(module).__name__ == "OptimizedModule" else module
+        self.module: nn.Module = original if isinstance(original, nn.Module) else module
         self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
         self.input_shape = None if input_shape is None else tuple(input_shape)
         offsets, scales = list(mean) if mean is not None else [0.0], list(std) if std is not None else [1.0]
@@ -49,8 +52,9 @@ class Classifier(nn.Module):
             raise UsageError(f"std must be positive, got {scales}")
         first = next(module.parameters(), None)
         device = first.device if first is not None else torch.device("cpu")
-        self.register_buffer("mean", torch.tensor(offsets, device=device).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(scales, device=device).view(1, -1, 1, 1), persistent=False)
+        for name, values in (("mean", offsets), ("std", scales)):
+            per_channel = torch.tensor(values, device=device, dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, per_channel, persistent=False)
         self._memory_format: torch.memory_format | None = None
         self.normalises = mean is not None or std is not None
         self.training = module.training  # the flag alone: some of the network's layers may be frozen
@@ -84,11 +88,25 @@ class Classifier(nn.Module):
                 f"this classifier takes images of shape {'x'.join(map(str, self.input_shape))}, "
                 f"got {'x'.join(map(str, images.shape[1:]))}"
             )
+        channels = max(self.mean.shape[1], self.std.shape[1])
+        if channels not in (1, images.shape[1]):
+            raise ShapeError(
+                f"mean and std have {channels} values, one per channel, and the images have {images.shape[1]} channels"
+            )
         if images.dtype == torch.uint8:
             return images.to(self.device).to(torch.float32) / 255
         if not images.is_floating_point():
             raise ShapeError(f"expected uint8 images in 0..255 or float images in [0, 1], got {images.dtype}")
         return images.to(self.device, torch.float32)
+
+    @staticmethod
+    def require_range(images: Tensor, slack: float = 0.0) -> None:
+        """Raise ShapeError for float images that are not finite or go beyond [0, 1] by more than ``slack``."""
+        if not images.is_floating_point() or images.numel() == 0:
+            return
+        low, high = images.aminmax()  # NaN if there is one
+        if not (-slack <= float(low) and float(high) <= 1 + slack):
+            raise ShapeError("float images must be finite and lie in [0, 1]; give uint8 images for values in 0..255")
 
     def arranged(self, images: Tensor) -> Tensor:
         """The same images in the memory format that this network runs fastest in; to be called in evaluation mode.
@@ -162,11 +180,7 @@ class Classifier(nn.Module):
         It does not depend on the file format that the weights came in, nor on the device, nor on whether a mean that is
         the same for all channels was given once or for each.
         """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state().items()):
-            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            raw = tensor.detach().cpu().contiguous().flatten()
-            digest.update(raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
         channels = [values.flatten().tolist() for values in (self.mean, self.std)]
-        digest.update(str(tuple(values if len(set(values)) > 1 else values[:1] for values in channels)).encode())
-        return digest.hexdigest()
+        return tensors_sha256(
+            self.state(), str(tuple(values if len(set(values)) > 1 else values[:1] for values in channels))
+        )

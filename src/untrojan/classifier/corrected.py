@@ -8,7 +8,9 @@ on its output. In a network without one, h comes after some of its layers (see `
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import threading
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -24,10 +26,17 @@ PARAMETERS = ("mean", "log_std", "low", "high")
 
 
 class Rows:
-    """Which row of every correction each sample of the next pass uses: int64 [N], or None for row 0 throughout."""
+    """Which row of every correction each sample of the next pass uses: int64 [N], or None for row 0 throughout.
+
+    The corrections read it during the pass, so one pass at a time has the lock.
+    """
 
     def __init__(self) -> None:
         self.index: Tensor | None = None
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Rows], tuple[()]]:
+        return Rows, ()  # a copy, or one read back, has a lock of its own
 
 
 class CorrectedActivation(nn.Module):
@@ -91,9 +100,9 @@ class CorrectedOutput(CorrectedActivation):
     fast path, which it does not take when one of them has a hook.
     """
 
-    def __init__(self, layer: nn.Module, rows: Rows, count: int):
+    def __init__(self, layer: nn.Module, rows: Rows, count: int, device: torch.device):
         width, _ = neurons(layer) or (0, 1)
-        zero = torch.zeros(width, device=next((t.device for t in layer.parameters()), None))
+        zero = torch.zeros(width, device=next((t.device for t in layer.parameters()), device))
         super().__init__(zero, zero, rows, count)
         layer.register_forward_hook(self._after)
 
@@ -113,7 +122,7 @@ class CorrectedClassifier(nn.Module):
     def __init__(self, classifier: Classifier, count: int = 1, sites: Iterable[str] | None = None):
         super().__init__()
         self.classifier = twin(classifier)
-        self.rows = Rows()
+        self.count, self.rows = count, Rows()
         self.layers: dict[str, CorrectedActivation] = {}
         module = self.classifier.module
         places = list(module.named_modules(remove_duplicate=False))
@@ -125,7 +134,7 @@ class CorrectedClassifier(nn.Module):
                     parent, _, attribute = place.rpartition(".")
                     setattr(module.get_submodule(parent), attribute, self.layers[name])
             else:
-                self.layers[name] = CorrectedOutput(layer, self.rows, count)
+                self.layers[name] = CorrectedOutput(layer, self.rows, count, classifier.device)
         if not self.layers:
             raise UnsupportedError(
                 "this network has no BatchNorm layer with running statistics, and no other sites are given"
@@ -135,12 +144,15 @@ class CorrectedClassifier(nn.Module):
 
     def forward(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
         """Logits [N, K]; ``rows`` int64 [N] picks each sample's row of Theta (default: row 0)."""
-        self.rows.index = rows
-        try:
-            logits: Tensor = self.classifier(images)
-            return logits
-        finally:
-            self.rows.index = None
+        # One row needs no lock, and what is traced cannot take one.
+        alone = (self.count == 1 and rows is None) or torch.compiler.is_compiling()
+        with contextlib.nullcontext() if alone else self.rows.lock:
+            self.rows.index = rows
+            try:
+                logits: Tensor = self.classifier(images)
+                return logits
+            finally:
+                self.rows.index = None
 
     def train(self, mode: bool = True) -> CorrectedClassifier:
         """Stays in evaluation mode: a correction is about the statistics that the victim was given."""

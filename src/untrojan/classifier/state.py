@@ -16,7 +16,8 @@ _TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 @contextmanager
 def as_found(module: nn.Module) -> Iterator[None]:
-    """Inside: every submodule in evaluation mode, no parameter requires a gradient, every ``.grad`` is out of reach.
+    """Inside: every submodule in evaluation mode, no parameter requires a gradient, every ``.grad`` is out of reach;
+    gradients are recorded, whether they are outside or not.
 
     Afterwards, also after an exception or Ctrl-C: training flags, ``requires_grad``, ``.grad``, hooks (those
     registered inside are removed, those before are kept) and the global random states of torch, numpy and Python are
@@ -31,7 +32,7 @@ def as_found(module: nn.Module) -> Iterator[None]:
     """
     modules = [(m, m.training, _hooks(m)) for m in module.modules()]
     parameters = [(p, p.requires_grad, p.grad, _tensor_hooks(p)) for p in module.parameters()]
-    with rng_as_found():
+    with rng_as_found(), torch.enable_grad():
         try:
             # The flag and not .eval(): an overridden train() may do more, and only the flag can be put back exactly.
             for submodule, _, _ in modules:

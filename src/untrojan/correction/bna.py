@@ -117,20 +117,29 @@ class BNA(Correction):
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=rate / 10)
             progress.start(f"correcting target {task.target}{', in smaller steps' if attempt else ''}", steps)
             losses = []
-            for _ in range(steps):
-                loss = objective(corrected)
-                losses.append(loss.detach())
-                moves.gradients_of(loss)
-                optimiser.step()
-                moves.take()
-                schedule.step()
-                progress.advance()
+            try:
+                for _ in range(steps):
+                    loss = objective(corrected)
+                    losses.append(loss.detach())
+                    moves.gradients_of(loss)
+                    optimiser.step()
+                    moves.take()
+                    schedule.step()
+                    progress.advance()
+            except NoNumbersError:
+                if attempt == self.attempts - 1 and not best:
+                    raise
+                continue
             end = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
             if math.isnan(lowest) or end < lowest:
                 lowest, best = end, corrected.theta()
             if end <= DIVERGED * float(losses[0]):
                 break
         return best
+
+
+class NoNumbersError(UntrojanError):
+    """The corrected network's answers are NaN or infinite."""
 
 
 class _Objective:
@@ -195,7 +204,7 @@ class _Objective:
         with captured(layers) as outputs:
             logits = network(self.classifier.arranged(images))
         if not bool(logits.isfinite().all()):
-            raise UntrojanError(
+            raise NoNumbersError(
                 f"bna diverged: answers are no numbers; take a learning_rate below {self.method.learning_rate:g}"
             )
         grid, tau = self.method.grid if corner is not None else 0, self.method.tau

@@ -6,10 +6,11 @@ image, so what they return is another network and no correction of a target.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ from untrojan.triggers import Trigger
 
 HELD_BACK = 0.2
 """The share of the defence images on which a method chooses what it has to choose; it does not train on them."""
+
+LOST, ATTEMPTS = 0.15, 3
+"""A copy that gets so many fewer of the held-back images right was broken, not repaired: it is made anew at a third of
+the learning rate, at most so many times in all. The defaults suit the networks that they were set on; at these rates a
+MobileNet on GTSRB is left with an accuracy of 5 % by NAD and ARGD."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Images float [B, C, H, W] and labels int64 [B] to the loss, a scalar."""
@@ -58,11 +64,12 @@ class Repaired:
     """What a method made of a network.
 
     weights: the entries of the module's ``state_dict`` that differ from the victim's; theta: one row of corrections, as
-    from ``CorrectedClassifier.theta``, or nothing.
+    from ``CorrectedClassifier.theta``, or nothing; slowed: by what the learning rate was divided.
     """
 
     weights: dict[str, Tensor]
     theta: dict[str, Tensor] = field(default_factory=dict)
+    slowed: int = 1
 
 
 class Tuning(ABC):
@@ -91,12 +98,29 @@ class Tuning(ABC):
         if self.needs_trigger and not triggers:
             raise UsageError(f"method '{self.name}' unlearns the scan's trigger, and this scan has found none")
         lesson = held_back(images, labels, triggers or {}, generator)
-        student = independent(classifier).eval()
-        theta = self.tune(student, classifier, lesson, generator=generator, progress=progress)
-        student.eval()
-        before, after = classifier.state(), student.state()
-        changed = {n: t.detach().clone() for n, t in after.items() if not torch.equal(t, before[n])}
-        return Repaired(changed, theta or {})
+        before, least = classifier.state(), lesson.held_accuracy(classifier) - LOST
+        made: list[tuple[float, Repaired]] = []
+        for slowed in (3**attempt for attempt in range(ATTEMPTS)):
+            student = independent(classifier).eval()
+            theta = self.slower(slowed).tune(student, classifier, lesson, generator=generator, progress=progress)
+            student.eval()
+            changed = {n: t.detach().clone() for n, t in student.state().items() if not torch.equal(t, before[n])}
+            # What Theta does to accuracy is for the method itself to see to.
+            accuracy = 1.0 if theta else lesson.held_accuracy(student)
+            made.append((accuracy, Repaired(changed, theta or {}, slowed)))
+            if accuracy >= least:
+                break
+        return max(reversed(made), key=lambda one: one[0])[1]
+
+    def slower(self, times: int) -> Self:
+        """The same method at a learning rate that many times smaller."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Schedule):
+                setattr(other, name, replace(value, learning_rate=value.learning_rate / times))
+            elif name == "learning_rate":
+                setattr(other, name, value / times)
+        return other
 
     @abstractmethod
     def tune(

@@ -24,6 +24,13 @@ def image_hashes(images: Tensor) -> tuple[str, ...]:
     return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in pixels)
 
 
+def require_label_each(images: Tensor, labels: Tensor) -> None:
+    """Raise DataError unless there is one int64 label for each image: [N] for [N, ...]."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        came = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError(f"expected one int64 label for each of the {len(images)} images, got {came}")
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images with their labels.
@@ -44,9 +51,7 @@ class ImageSet:
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
             raise DataError(f"expected uint8 images [N,C,H,W], got {self.images.dtype} {list(self.images.shape)}")
-        if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != (len(self.images),):
-            came = f"{self.labels.dtype} {list(self.labels.shape)}"
-            raise DataError(f"expected one int64 label for each of the {len(self.images)} images, got {came}")
+        require_label_each(self.images, self.labels)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -42,10 +42,10 @@ FEW, MANY = 5, 20
 classes cannot be reached with a small trigger at all."""
 
 
-def usual(logs: Array) -> float:
+def usual(logs: Array, many: bool = False) -> float:
     """What is usual among values: their median; of few the smallest, of many the smallest tenth, so that no ordinary
     value seems odd because the others happen to be large."""
-    share = 0.0 if logs.size < FEW else 0.1 if logs.size > MANY else 0.5
+    share = 0.0 if logs.size < FEW else 0.1 if many else 0.5
     return float(np.quantile(logs, share))
 
 
@@ -62,7 +62,7 @@ def below_the_others(logs: Array) -> Array:
     """By how much each is under what is usual among the others: float64 [n]; 0 if there are no others."""
     if logs.size < 2:
         return np.zeros(logs.shape)
-    return np.array([usual(np.delete(logs, i)) for i in range(logs.size)]) - logs
+    return np.array([usual(np.delete(logs, i), logs.size > MANY) for i in range(logs.size)]) - logs
 
 
 def below_two_way_fit(logs: Array, sweeps: int = 20) -> Array:

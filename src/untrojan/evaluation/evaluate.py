@@ -11,6 +11,7 @@ from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.finite import finite_answers
 from untrojan.classifier.state import as_found
+from untrojan.data.images import require_label_each
 from untrojan.errors import DataError, GuardMismatchError, UsageError
 from untrojan.evaluation.metrics import agreement, share
 from untrojan.guard import AnyGuard, Decision, Strip
@@ -41,12 +42,14 @@ def evaluate(
     images: uint8 or float [N, C, H, W]; labels: int64 [N]. Triggered images are those whose true class the attacker
     moves (for all-to-one: all but the target's). FPR is over clean images of the attacker's target classes, of the
     guard's where no setting is given. Without a guard, ``after`` is None; its TPR and FPR are, where the guard flags
-    nothing. Raises DataError on empty or mismatched input and labels that are no classes, UsageError for a trigger
-    without a setting, GuardMismatchError for a guard of another victim, InconclusiveError for answers that are no
-    numbers.
+    nothing. Raises DataError on empty or mismatched input and labels that are no classes, ShapeError for float images
+    beyond [0, 1], UsageError for a trigger without a setting, GuardMismatchError for a guard of another victim,
+    InconclusiveError for answers that are no numbers.
     """
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(f"evaluation needs images and as many labels, got {len(images)} and {len(labels)}")
+    if len(images) == 0:
+        raise DataError("evaluation needs images, and there are none")
+    require_label_each(images, labels)
+    classifier.require_range(images)
     if trigger is not None and setting is None:
         raise UsageError("a trigger is measured together with its setting, such as Setting.parse('a2o:9')")
     progress, labels = progress or Silent(), labels.cpu()

@@ -42,7 +42,7 @@ def check_target(
         alone.append(decision.suspect_labels == target)
         guarded.append(decision.labels)
         truth.append(labels[among])
-    own = guard(images[labels == target]).triggered
+    own = torch.cat([guard(batch).triggered for batch in images[labels == target].split(IMAGES)])
     check = TargetCheck(
         surrogates=tuple((s.kind, s.size) for s in surrogates),
         held_out=tuple((s.kind, s.size) for s in held_out),

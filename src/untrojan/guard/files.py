@@ -18,7 +18,13 @@ from untrojan.errors import CheckpointError, GuardMismatchError
 from untrojan.guard.guard import Guard
 from untrojan.guard.replacement import Replacement
 from untrojan.records import GuardCard
-from untrojan.storage import pack_safetensors, read_safetensors, read_text, write_bytes
+from untrojan.storage import (
+    pack_safetensors,
+    read_safetensors,
+    read_text,
+    require_written_together,
+    write_bytes,
+)
 
 FORMAT = "untrojan-guard-1"
 WEIGHTS, CARD = "guard.safetensors", "guard.json"
@@ -30,7 +36,8 @@ AnyGuard = Guard | Replacement
 def save_guard(directory: str | Path, guard: AnyGuard) -> None:
     """Write both files into a folder, which is made if it is missing; raises OutputError."""
     card = guard.require_card()
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(guard).items()}
+    # Clones, since weights may be tied.
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors_of(guard).items()}
     metadata = {"format": FORMAT, "victim": card.victim.sha256}
     write_bytes(Path(directory) / WEIGHTS, pack_safetensors(tensors, metadata))
     write_bytes(Path(directory) / CARD, (card.model_dump_json(indent=2) + "\n").encode())
@@ -60,11 +67,13 @@ def load_guard(directory: str | Path, classifier: Classifier) -> AnyGuard:
         raise CheckpointError(f"{directory / CARD}: its targets are not distinct classes: {list(card.targets)}")
     made = _replacement if card.form == "replacement" else _correction
     guard = made(directory, classifier, card, tensors)
+    require_written_together(tensors, card.tensors_sha256, directory / WEIGHTS, CARD)
     guard.card = card
     return guard
 
 
-def _tensors(guard: AnyGuard) -> dict[str, Tensor]:
+def tensors_of(guard: AnyGuard) -> dict[str, Tensor]:
+    """What of a guard is kept in its file, by the names there."""
     if isinstance(guard, Guard):
         return guard.corrected.theta()
     weights, theta = guard.contents()

@@ -18,6 +18,10 @@ MARGIN_SHARE = 0.3
 """The default share of an unusual margin that g must be left with; chosen on victims other than those reported."""
 
 
+SLACK = 0.5
+"""How far images may go beyond [0, 1], as interpolation makes them; what goes farther is in other units."""
+
+
 class Decision(NamedTuple):
     """What the guard says of N images.
 
@@ -100,12 +104,18 @@ class Guard(nn.Module):
         return self.card
 
     def forward(self, images: Tensor) -> Decision:
-        """Decide on images [N, C, H, W], uint8 or float in [0, 1]; see ``Decision``."""
+        """Decide on images [N, C, H, W], uint8 or float in [0, 1], maybe none; see ``Decision``. Raises ShapeError."""
+        traced = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+        if not traced and len(images) == 0:  # which not every network can pass
+            none = torch.zeros(0, dtype=torch.int64, device=self.targets.device)
+            return Decision(none, none.bool(), none, none.float())
+        if not traced:
+            self.victim.require_range(images, SLACK)
         with torch.no_grad():
             victims = self.victim(images).float()
             suspects = victims.argmax(1)
             hits = suspects[:, None] == self.targets[None, :]
-            if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+            if traced:
                 # A traced graph has fixed shapes: every image takes the second pass, and the rule picks.
                 needed = hits.any(1)
                 second, score = self._second(images, victims, hits.int().argmax(1))
@@ -153,5 +163,5 @@ def usual_margin(logits: Tensor, target: int, answers: Tensor | None = None) -> 
     if len(right) == 0:
         return 0.0
     if answers is not None:
-        right = right.masked_fill(~answers, -torch.inf)
+        right = right.masked_fill(~answers.to(right.device), -torch.inf)
     return float(margins(right, torch.full((len(right),), target, device=right.device)).median())

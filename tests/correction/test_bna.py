@@ -8,12 +8,12 @@ import torch
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import BNA, Task
-from untrojan.correction.bna import thinned
+from untrojan.correction.bna import blended, stamp_mixture, thinned
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.moves import PARAMETERS, clean_activations
 from untrojan.errors import UntrojanError, UsageError
 from untrojan.progress import Silent
-from untrojan.triggers import AdditiveTrigger
+from untrojan.triggers import AdditiveTrigger, PatchTrigger
 
 
 @pytest.mark.parametrize("pairing", [True, False])
@@ -201,3 +201,32 @@ def test_clean_activations_are_those_of_all_images_at_once():
     assert torch.allclose(found.low, values.amin(1))
     assert torch.allclose(found.high, values.amax(1))
     assert torch.allclose(found.std, values.std(1, correction=0), rtol=1e-5)
+
+
+def test_blended_perturbations_are_mixtures_of_the_size_of_their_parts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    deltas = torch.randn(5, 2, 3, 4, generator=generator) * torch.tensor([1.0, 2, 3, 4, 5]).view(-1, 1, 1, 1)
+    alone = blended(deltas, 50, 1, generator)
+    assert all(any(torch.allclose(one, delta) for delta in deltas) for one in alone)
+    assert len({int((one - deltas).abs().sum((1, 2, 3)).argmin()) for one in alone}) == 5
+    norms = deltas.flatten(1).norm(dim=1)
+    for blend in (2, 3, 9):
+        made = blended(deltas, 50, blend, generator)
+        shares = torch.linalg.lstsq(deltas.flatten(1).T, made.flatten(1).T).solution.T
+        assert torch.allclose(shares @ deltas.flatten(1), made.flatten(1), atol=1e-4)
+        assert (shares > -1e-4).all()
+        assert ((shares > 1e-4).sum(1) <= blend).all()
+        assert ((shares > 1e-4).sum(1) > 1).all()
+        assert torch.allclose(made.flatten(1).norm(dim=1), (shares / shares.sum(1, keepdim=True)) @ norms, rtol=1e-4)
+
+
+def test_every_image_gets_one_surrogate_and_additive_ones_a_strength() -> None:
+    generator, images = torch.Generator().manual_seed(1), torch.full((60, 1, 2, 2), 0.25)
+    delta, mask = torch.tensor([[[0.1, 0.0], [0.0, 0.0]]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    made = stamp_mixture(images, [AdditiveTrigger(delta), PatchTrigger(mask, mask)], 2.0, 2, generator)
+    added, patched = made[:, 0, 0, 0] > 0.3, made[:, 0, 0, 1] == 1
+    assert torch.equal(added, ~patched)
+    assert 15 < int(added.sum()) < 45
+    strengths = (made[added, 0, 0, 0] - 0.25) / 0.1
+    assert 0.99 < float(strengths.min()) < 1.2
+    assert 1.8 < float(strengths.max()) < 2.01

@@ -38,6 +38,8 @@ class BNA(Correction):
     epochs: passes over the source images; if given, it takes the place of ``steps``.
     pairing: compare with the clean histogram of the same images (less sampling noise) instead of all images.
     magnitude: additive surrogates are scaled by a factor drawn per image from [1, magnitude].
+    blend: so many additive surrogates are mixed for each image, in random shares; 1 shows each alone. What the victim
+    obeys lies between the directions that single searches end in.
     grid: at most grid x grid positions of a feature map enter the histograms of a step, evenly spaced from a random
     corner; neighbours say nearly the same. 0 takes all.
     clean_weight: weight of a second term that asks g to leave the distributions of the target class's clean images as
@@ -65,6 +67,7 @@ class BNA(Correction):
         bin_width: float = 0.1,
         pairing: bool = True,
         magnitude: float = 2.0,
+        blend: int = 4,
         clean_weight: float = 2.0,
         grid: int = 8,
         answer_weight: float = 30.0,
@@ -77,13 +80,15 @@ class BNA(Correction):
             raise UsageError(f"bna: tau and bin_width are positive, got {tau:g} and {bin_width:g}")
         if min(steps, attempts) < 1 or (epochs is not None and epochs < 1):
             raise UsageError(f"bna: steps, attempts and epochs are 1 or more, got {steps}, {attempts} and {epochs}")
-        if batch_size < 2 or not learning_rate > 0 or magnitude < 1 or min(clean_weight, answer_weight, grid) < 0:
-            raise UsageError("bna: batch_size >= 2, learning_rate > 0, magnitude >= 1, weights >= 0, grid >= 0")
+        if batch_size < 2 or not learning_rate > 0 or min(clean_weight, answer_weight, grid) < 0:
+            raise UsageError("bna: batch_size >= 2, learning_rate > 0, weights >= 0, grid >= 0")
+        if magnitude < 1 or blend < 1:
+            raise UsageError(f"bna: magnitude and blend are 1 or more, got {magnitude:g} and {blend}")
         self.steps, self.epochs = steps, epochs
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.divergence, self.tau, self.bin_width = divergence, tau, bin_width
         self.pairing, self.magnitude, self.clean_weight, self.grid = pairing, magnitude, clean_weight, grid
-        self.answer_weight, self.spread, self.attempts = answer_weight, spread, attempts
+        self.answer_weight, self.spread, self.attempts, self.blend = answer_weight, spread, attempts, blend
 
     @classmethod
     def paper(cls) -> dict[str, Any]:
@@ -94,6 +99,7 @@ class BNA(Correction):
             "learning_rate": 0.01,
             "pairing": False,
             "magnitude": 1.0,
+            "blend": 1,
             "clean_weight": 0.0,
             "answer_weight": 0.0,
             "spread": False,
@@ -167,7 +173,7 @@ class _Objective:
         method, task = self.method, self.task
         corner = (float(torch.rand(1, generator=self.generator)), float(torch.rand(1, generator=self.generator)))
         shown = _draw(task.sources, method.batch_size, self.generator)
-        stamped = stamp_mixture(shown, task.surrogates, method.magnitude, self.generator)
+        stamped = stamp_mixture(shown, task.surrogates, method.magnitude, method.blend, self.generator)
         loss = self._distance(corrected, shown, stamped, corner, self.whole)
         if method.clean_weight and len(task.own):
             own = _draw(task.own, max(1, method.batch_size // 2), self.generator)
@@ -226,22 +232,40 @@ def thinned(values: Tensor, grid: int, corner: Corner | None) -> Tensor:
 
 
 def stamp_mixture(
-    images: Tensor, surrogates: Sequence[Trigger], magnitude: float, generator: torch.Generator
+    images: Tensor, surrogates: Sequence[Trigger], magnitude: float, blend: int, generator: torch.Generator
 ) -> Tensor:
-    """Each image with one random surrogate; additive ones at a random strength in [1, magnitude]."""
+    """Each image with one random surrogate; an additive one is mixed with ``blend`` - 1 other random ones, and has a
+    random strength in [1, magnitude]."""
     choice = torch.randint(len(surrogates), (len(images),), generator=generator)
     strength = 1 + (magnitude - 1) * torch.rand(len(images), generator=generator)
     stamped = torch.empty_like(images)
+    additive = [i for i, surrogate in enumerate(surrogates) if isinstance(surrogate, AdditiveTrigger)]
     for i, surrogate in enumerate(surrogates):
         rows = (choice == i).nonzero().flatten()
-        if len(rows) == 0:
-            continue
-        if isinstance(surrogate, AdditiveTrigger):
-            scale = strength[rows].view(-1, 1, 1, 1).to(images.device)
-            stamped[rows] = (images[rows] + scale * surrogate.delta.to(images.device)).clamp(0, 1)
-        else:
+        if i not in additive and len(rows):
             stamped[rows] = surrogate.apply(images[rows]).clamp(0, 1)
+    rows = torch.isin(choice, torch.tensor(additive, dtype=torch.int64)).nonzero().flatten()
+    if len(rows):
+        deltas = torch.stack([one.delta for one in surrogates if isinstance(one, AdditiveTrigger)])
+        scale = strength[rows].view(-1, 1, 1, 1)
+        stamped[rows] = (images[rows] + (scale * blended(deltas, len(rows), blend, generator)).to(images.device)).clamp(
+            0, 1
+        )
     return stamped
+
+
+def blended(deltas: Tensor, count: int, blend: int, generator: torch.Generator) -> Tensor:
+    """float [count, C, H, W]: mixtures of ``blend`` random ones of deltas [S, C, H, W], in evenly distributed shares.
+
+    Each has the mean L2 norm of those in it, weighted as they are: alone a sum of what points elsewhere is smaller.
+    """
+    chosen = torch.rand(count, len(deltas), generator=generator).argsort(1)[:, :blend]
+    shares = torch.rand(chosen.shape, generator=generator).clamp_min(1e-9).log()
+    shares = shares / shares.sum(1, keepdim=True)
+    mixed = (shares[:, :, None, None, None] * deltas.cpu()[chosen]).sum(1)
+    norms = (shares * deltas.cpu().flatten(1).norm(dim=1)[chosen]).sum(1)
+    sized: Tensor = mixed * (norms / mixed.flatten(1).norm(dim=1).clamp_min(1e-9)).view(-1, 1, 1, 1)
+    return sized
 
 
 def _draw(images: Tensor, count: int, generator: torch.Generator) -> Tensor:

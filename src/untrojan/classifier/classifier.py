@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from untrojan.errors import ShapeError, UnsupportedError, UsageError
 from untrojan.storage import tensors_sha256
 
+PASS_BYTES = 2 * 2**30
+"""What a pass with gradients may keep for its way back."""
+
 
 class Classifier(nn.Module):
     """Images in [0, 1] to logits.
@@ -56,6 +59,9 @@ class Classifier(nn.Module):
             per_channel = torch.tensor(values, device=device, dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, per_channel, persistent=False)
         self._memory_format: torch.memory_format | None = None
+        self.images_per_pass: int | None = None
+        """How many images a pass with gradients should have, for the sake of memory; None until
+        ``require_gradient`` has measured what one takes."""
         self.normalises = mean is not None or std is not None
         self.training = module.training  # the flag alone: some of the network's layers may be frozen
 
@@ -124,8 +130,13 @@ class Classifier(nn.Module):
         return images.contiguous(memory_format=self._memory_format)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 256) -> Tensor:
-        """Logits [N, K] of any number of images, batch by batch, in evaluation mode, without gradients."""
+    def predict(self, images: Tensor, batch_size: int | None = None) -> Tensor:
+        """Logits [N, K] of any number of images, batch by batch, in evaluation mode, without gradients.
+
+        batch_size: default 256, of images larger than 64 x 64 fewer.
+        """
+        if batch_size is None:
+            batch_size = max(16, min(256, 256 * 64**2 // max(1, images[:1].numel() // max(1, images.shape[1]))))
         # Module by module: a network may freeze some of its layers in evaluation mode while it trains.
         modes = [(module, module.training) for module in self.modules()]
         for module, _ in modes:
@@ -151,7 +162,8 @@ class Classifier(nn.Module):
             )
 
     def require_gradient(self, images: Tensor) -> None:
-        """Raise UnsupportedError if the answers have no gradient in the images; to be called in evaluation mode.
+        """Raise UnsupportedError if the answers have no gradient in the images; to be called in evaluation mode with
+        frozen parameters. Notes how many images fit into a pass.
 
         images: float [N, C, H, W]; two of them are passed.
         """
@@ -169,6 +181,23 @@ class Classifier(nn.Module):
                 f"the network's answers have no gradient in its images, and triggers are searched with it ({text}); "
                 "take no_grad, detach and operations without a gradient out of its forward"
             ) from None
+        self.images_per_pass = max(1, PASS_BYTES * len(probe) // max(1, self._kept(probe)))
+
+    def _kept(self, images: Tensor) -> int:
+        """The bytes that a pass of these images, which want a gradient, keeps for its way back."""
+        own = {tensor.untyped_storage().data_ptr() for tensor in self.state().values()}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = self(images)
+        del logits  # and with it what was kept, which until here no other tensor could take the place of
+        return sum(kept.values())
 
     def state(self) -> dict[str, Tensor]:
         """The module's parameters and buffers by name, without what ``get_extra_state`` adds that is no tensor."""

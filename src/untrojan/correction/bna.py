@@ -47,6 +47,7 @@ class BNA(Correction):
     answer_weight: weight of the Kullback-Leibler divergence of g's answer to a stamped image from f's answer to the
     same image clean (and of g's to the target class's clean images from f's): distributions of single channels can
     match while what they say together does not. Only with ``pairing``; 0 is the paper's objective.
+    batch_size: of fewer images where so many do not fit into a pass (``Classifier.images_per_pass``).
     spread: steps are in units of each neuron's spread on clean images, so that no activation's unit matters, and
     ``learning_rate`` is a share of it; otherwise, as in the paper, in the activations' own units.
     attempts: where the loss diverges all is done again at a third of the rate, at most so many times in all; the one
@@ -163,6 +164,7 @@ class _Objective:
     ):
         self.method, self.classifier, self.layers, self.task = method, classifier, layers, task
         self.generator = generator
+        self.batch_size = min(method.batch_size, classifier.images_per_pass or method.batch_size)
         self.bins = {name: Bins.between(seen.low, seen.high, method.bin_width) for name, seen in clean.items()}
         self.whole: dict[str, Tensor] | None = None
         if not method.pairing:
@@ -172,11 +174,11 @@ class _Objective:
     def __call__(self, corrected: CorrectedClassifier) -> Tensor:
         method, task = self.method, self.task
         corner = (float(torch.rand(1, generator=self.generator)), float(torch.rand(1, generator=self.generator)))
-        shown = _draw(task.sources, method.batch_size, self.generator)
+        shown = _draw(task.sources, self.batch_size, self.generator)
         stamped = stamp_mixture(shown, task.surrogates, method.magnitude, method.blend, self.generator)
         loss = self._distance(corrected, shown, stamped, corner, self.whole)
         if method.clean_weight and len(task.own):
-            own = _draw(task.own, max(1, method.batch_size // 2), self.generator)
+            own = _draw(task.own, max(1, self.batch_size // 2), self.generator)
             share = len(task.own) / len(task.sources)
             loss = loss + method.clean_weight * share * self._distance(corrected, own, own, corner)
         return loss

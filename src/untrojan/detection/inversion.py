@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from untrojan.classifier.classifier import Classifier
+from untrojan.classifier.gradients import input_gradient
 from untrojan.progress import Progress, Silent
 from untrojan.triggers import TRIGGER_KINDS, Trigger
 
@@ -211,21 +212,23 @@ class _Batch:
         images, aims = torch.stack([d[0] for d in draws]), torch.cat([d[1] for d in draws])
         count, drawn = images.shape[:2]
         leaves = [p.requires_grad_(True) for p in self.parameters]
-        stamped = self.family.stamp(leaves, images).flatten(0, 1)
-        logits = self.classifier(self.classifier.arranged(stamped)).float()
+        stamped = self.classifier.arranged(self.family.stamp(leaves, images).flatten(0, 1))
         away = rows["away"].repeat_interleave(drawn)
-        loss = functional.cross_entropy(logits, aims, reduction="none")
-        if bool(away.any()):
-            loss = torch.where(away, _escape(logits, aims), loss)
-        loss = loss.view(count, drawn).mean(1)
+
+        def missed(logits: Tensor, some: slice) -> Tensor:
+            toward = functional.cross_entropy(logits, aims[some], reduction="none")
+            return torch.where(away[some], _escape(logits, aims[some]), toward) if bool(away[some].any()) else toward
+
+        logits, losses, pull = input_gradient(self.classifier, stamped, missed, scale=drawn)
+        loss = losses.view(count, drawn).mean(1)
         size = self.family.size(leaves)
-        excess = (size - rows["allowance"]).clamp_min(0)
-        gradients = torch.autograd.grad((loss + rows["cost"] * excess).sum(), leaves)
+        dear = (rows["cost"] * (size - rows["allowance"]).clamp_min(0)).sum()
+        gradients = torch.autograd.grad([stamped, dear], leaves, [pull, torch.ones_like(dear)])
         self.parameters = [p.detach() for p in leaves]
-        reached = logits.detach().argmax(1) == aims
+        reached = logits.argmax(1) == aims
         success = (reached ^ away).view(count, drawn).float().mean(1)
         # Between two triggers within the allowance the more convincing one is better.
-        self._remember(success, torch.maximum(size.detach(), rows["allowance"]) * (1 + 1e-3 * loss.detach()))
+        self._remember(success, torch.maximum(size.detach(), rows["allowance"]) * (1 + 1e-3 * loss))
         self._adapt_cost(success)
         self._adam(gradients)
 

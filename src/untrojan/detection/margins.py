@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
+from untrojan.classifier.gradients import input_gradient
 from untrojan.detection.anomaly import Array
 from untrojan.detection.search import Searches
 
@@ -51,17 +52,22 @@ def _maximised(classifier: Classifier, images: Tensor, aims: Tensor, beta1: floa
     pixels = torch.logit(images.clamp(0.02, 0.98))  # a black pixel must be able to move
     first, second = torch.zeros_like(pixels), torch.zeros_like(pixels)
     margin = torch.zeros(len(images), device=images.device)
+
+    def short(logits: Tensor, some: slice) -> Tensor:
+        own = logits.gather(1, aims[some, None])
+        return logits.scatter(1, aims[some, None], -torch.inf).amax(1) - own[:, 0]
+
     for step in range(1, STEPS + 1):
         pixels.requires_grad_(True)
-        logits = classifier(classifier.arranged(torch.sigmoid(pixels))).float()
-        own = logits.gather(1, aims[:, None])
-        margin = own[:, 0] - logits.scatter(1, aims[:, None], -torch.inf).amax(1)
-        (gradient,) = torch.autograd.grad(-margin.sum(), pixels)
+        shown = classifier.arranged(torch.sigmoid(pixels))
+        _, losses, pull = input_gradient(classifier, shown, short)
+        margin = -losses
+        (gradient,) = torch.autograd.grad(shown, pixels, pull)
         first.lerp_(gradient, 1 - beta1)
         second.lerp_(gradient.square(), 1 - beta2)
         scale = (second / (1 - beta2**step)).sqrt().add_(1e-8)
         pixels = pixels.detach() - RATE * first / (1 - beta1**step) / scale
-    return margin.detach()
+    return margin
 
 
 def log_margins(classifier: Classifier, sources: Mapping[int, Tensor], classes: int) -> Array:

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_kills.py --plan PLAN --zoo ZOO --kills 5 --out benchmarks/records/bench_kills.json
 
-One run is killed with SIGKILL again and again and goes on each time, after so many seconds as an even draw from the
-undisturbed run's time says; then it is left to end. This is done anew for each draw in an empty folder, too. The tables
-must be equal to the undisturbed run's to the last digit, their costs aside.
+Each time the run starts anew in an empty folder, is killed with SIGKILL at a moment drawn uniformly from the
+undisturbed run's time, and is finished by the same command. One more is killed as often in a row before it is left to
+end. The tables must be equal to the undisturbed run's to the last digit, their costs aside.
 """
 
 from __future__ import annotations

@@ -9,13 +9,7 @@ from pydantic import ValidationError
 
 from untrojan.errors import CheckpointError
 from untrojan.records import ScanReport
-from untrojan.storage import (
-    pack_safetensors,
-    read_safetensors,
-    read_text,
-    require_written_together,
-    write_bytes,
-)
+from untrojan.storage import pack_safetensors, read_safetensors, read_text, require_written_together, write_bytes
 from untrojan.triggers import Trigger, trigger_from_tensors
 
 REPORT, TRIGGERS = "scan.json", "triggers.safetensors"

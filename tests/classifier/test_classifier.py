@@ -144,6 +144,13 @@ def test_grey_images_are_not_spread_over_the_channels_of_a_mean() -> None:
             classifier.predict(images)
 
 
+def test_what_is_no_batch_of_images_is_told_before_it_is_split() -> None:
+    classifier = Classifier(network().eval())
+    for wrong in (torch.rand(5), torch.rand(3, 2, 2)):
+        with pytest.raises(ShapeError, match="expected a batch of images"):
+            classifier.predict(wrong)
+
+
 def test_a_compiled_network_is_taken_as_it_was_written() -> None:
     module = network().eval()
     compiled = Classifier(torch.compile(module, backend="eager"))

@@ -136,7 +136,7 @@ class Classifier(nn.Module):
         batch_size: default 256, of images larger than 64 x 64 fewer.
         """
         if batch_size is None:
-            batch_size = max(16, min(256, 256 * 64**2 // max(1, images[:1].numel() // max(1, images.shape[1]))))
+            batch_size = max(16, min(256, 256 * 64**2 // max(1, images.shape[2:].numel())))
         # Module by module: a network may freeze some of its layers in evaluation mode while it trains.
         modes = [(module, module.training) for module in self.modules()]
         for module, _ in modes:

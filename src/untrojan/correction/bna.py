@@ -248,11 +248,9 @@ def stamp_mixture(
             stamped[rows] = surrogate.apply(images[rows]).clamp(0, 1)
     rows = torch.isin(choice, torch.tensor(additive, dtype=torch.int64)).nonzero().flatten()
     if len(rows):
-        deltas = torch.stack([one.delta for one in surrogates if isinstance(one, AdditiveTrigger)])
-        scale = strength[rows].view(-1, 1, 1, 1)
-        stamped[rows] = (images[rows] + (scale * blended(deltas, len(rows), blend, generator)).to(images.device)).clamp(
-            0, 1
-        )
+        deltas = torch.stack([one.delta.cpu() for one in surrogates if isinstance(one, AdditiveTrigger)])
+        added = strength[rows].view(-1, 1, 1, 1) * blended(deltas, len(rows), blend, generator)
+        stamped[rows] = (images[rows] + added.to(images.device)).clamp(0, 1)
     return stamped
 
 
@@ -260,12 +258,13 @@ def blended(deltas: Tensor, count: int, blend: int, generator: torch.Generator) 
     """float [count, C, H, W]: mixtures of ``blend`` random ones of deltas [S, C, H, W], in evenly distributed shares.
 
     Each has the mean L2 norm of those in it, weighted as they are: alone a sum of what points elsewhere is smaller.
+    On the CPU, as the generator is.
     """
     chosen = torch.rand(count, len(deltas), generator=generator).argsort(1)[:, :blend]
     shares = torch.rand(chosen.shape, generator=generator).clamp_min(1e-9).log()
     shares = shares / shares.sum(1, keepdim=True)
-    mixed = (shares[:, :, None, None, None] * deltas.cpu()[chosen]).sum(1)
-    norms = (shares * deltas.cpu().flatten(1).norm(dim=1)[chosen]).sum(1)
+    mixed = (shares[:, :, None, None, None] * deltas[chosen]).sum(1)
+    norms = (shares * deltas.flatten(1).norm(dim=1)[chosen]).sum(1)
     sized: Tensor = mixed * (norms / mixed.flatten(1).norm(dim=1).clamp_min(1e-9)).view(-1, 1, 1, 1)
     return sized
 

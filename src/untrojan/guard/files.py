@@ -18,13 +18,7 @@ from untrojan.errors import CheckpointError, GuardMismatchError
 from untrojan.guard.guard import Guard
 from untrojan.guard.replacement import Replacement
 from untrojan.records import GuardCard
-from untrojan.storage import (
-    pack_safetensors,
-    read_safetensors,
-    read_text,
-    require_written_together,
-    write_bytes,
-)
+from untrojan.storage import pack_safetensors, read_safetensors, read_text, require_written_together, write_bytes
 
 FORMAT = "untrojan-guard-1"
 WEIGHTS, CARD = "guard.safetensors", "guard.json"

@@ -8,7 +8,7 @@ import torch
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier.corrected import CorrectedClassifier
 from untrojan.correction import BNA, Task
-from untrojan.correction.bna import blended, stamp_mixture, thinned
+from untrojan.correction.bna import NoNumbersError, _Objective, blended, stamp_mixture, thinned
 from untrojan.correction.divergence import DIVERGENCES
 from untrojan.correction.moves import PARAMETERS, clean_activations
 from untrojan.errors import UntrojanError, UsageError
@@ -230,3 +230,23 @@ def test_every_image_gets_one_surrogate_and_additive_ones_a_strength() -> None:
     strengths = (made[added, 0, 0, 0] - 0.25) / 0.1
     assert 0.99 < float(strengths.min()) < 1.2
     assert 1.8 < float(strengths.max()) < 2.01
+
+
+def test_answers_that_are_no_numbers_are_another_reason_for_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, (images, labels) = planted_classifier(), planted_images(8)
+    floats, away = images.float() / 255, labels != 3
+    task = Task(3, floats[away], floats[~away], [planted_trigger()])
+    honest, calls = _Objective.__call__, iter(range(1000))
+
+    def failing(self: _Objective, corrected: CorrectedClassifier) -> torch.Tensor:
+        if next(calls) == 5:
+            raise NoNumbersError("made up")
+        return honest(self, corrected)
+
+    monkeypatch.setattr(_Objective, "__call__", failing)
+    theta = BNA(steps=40).fit(classifier, task, generator=torch.Generator().manual_seed(0), progress=Silent())
+    corrected = CorrectedClassifier(classifier)
+    corrected.load_theta(theta)
+    answers = corrected(planted_trigger().stamp(floats[away])).argmax(1)
+    assert (answers == labels[away]).float().mean() > 0.9
+    assert next(calls) == 46, "five steps of the first attempt, the one that failed, and all of the second"

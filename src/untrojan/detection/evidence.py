@@ -118,8 +118,9 @@ def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
 class KindResults:
     """The inversions of one kind of trigger, by what they were for; empty where it was not searched.
 
-    ``refined_targets``, ``refined``: a few of ``targets`` and ``pairs``, searched on. ``spills``: what the triggers of
-    ``refined`` do to images of other classes (``spill.spill``).
+    ``refined_targets``, ``refined``: a few of ``targets`` and ``pairs``, searched on; ``singled``: a few of
+    ``refined``, searched on again. ``spills``: what the triggers of ``refined``, or of ``singled``, do to images of
+    other classes (``spill.spill``).
     """
 
     targets: dict[int, Inversion] = field(default_factory=dict)
@@ -127,14 +128,21 @@ class KindResults:
     probes: dict[int, Inversion] = field(default_factory=dict)
     pairs: dict[tuple[int, int], Inversion] = field(default_factory=dict)
     refined: dict[tuple[int, int], Inversion] = field(default_factory=dict)
+    singled: dict[tuple[int, int], Inversion] = field(default_factory=dict)
     sources: dict[int, Inversion] = field(default_factory=dict)
     spills: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @property
     def latest(self) -> dict[tuple[int, int], Inversion]:
-        """Of each pair the refined trigger, or else the first."""
-        return self.pairs | {pair: i for pair, i in self.refined.items() if i.size is not None}
+        """Of each pair the trigger that was searched the longest."""
+        found = self.pairs
+        for later in (self.refined, self.singled):
+            found = found | {pair: i for pair, i in later.items() if i.size is not None}
+        return found
 
+
+FOR_ALL = ("target", "mixed")
+"""The tests that are about one trigger for all classes."""
 
 MARGIN_POWER = 0.75
 """How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
@@ -195,7 +203,7 @@ def findings_of(
     for (s, t), value in refined_values(result, margins).items():
         add("pair", value, result.refined[s, t], len(result.pairs), source=s, target=t)
     for (s, t), value in single_values(result, margins).items():
-        add("single", value, result.refined[s, t], len(result.pairs), source=s, target=t)
+        add("single", value, result.latest[s, t], len(result.pairs), source=s, target=t)
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, in_effect(len(alone)), source=source)
     return found
@@ -231,10 +239,16 @@ def single_values(result: KindResults, margins: Array) -> dict[tuple[int, int], 
     """By how much a refined pair is odder than all others but ``ODD_PAIRS``, if sparing other classes counts as well.
 
     How small the triggers of the oddest pairs are, and how much they spill over, differs between honest classifiers;
-    that one of them is by far the smallest and the most sparing does not.
+    that one of them is by far the smallest and the most sparing does not. Pairs that were searched on again count as
+    they ended, where a chance find's lead is smaller.
     """
+    further = {
+        pair: shrinkage(result.refined[pair], singled)
+        for pair, singled in result.singled.items()
+        if singled.size is not None
+    }
     values = {
-        pair: value - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
+        pair: value + further.get(pair, 0.0) - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
         for pair, value in refined_values(result, margins).items()
         if pair in result.spills and np.isfinite(value)
     }
@@ -307,14 +321,15 @@ def to_follow(odd: Sequence[Finding]) -> list[Finding]:
     With an all-to-one or all-to-all attack most pairs' triggers move other classes as the attacker's does, and a pair
     that has nothing to do with it stands out by not doing so.
     """
-    for_all = max((f.z for f in odd if f.test in ("target", "mixed")), default=-math.inf)
+    for_all = max((f.z for f in odd if f.test in FOR_ALL), default=-math.inf)
     return [f for f in odd if f.test != "single" or f.z > for_all]
 
 
 def inversion_of(finding: Finding, result: KindResults) -> Inversion:
     """What a finding is about."""
     if finding.source is not None and finding.target is not None:
-        return result.refined[finding.source, finding.target]
+        pair = finding.source, finding.target
+        return result.latest[pair] if finding.test == "single" else result.refined[pair]
     if finding.source is not None:
         return result.sources[finding.source]
     return result.probes[finding.number] if finding.target is None else trigger_into(finding.target, result)

@@ -1,4 +1,5 @@
-"""One trigger for each pair of classes: short searches for all, and longer ones for those that look odd.
+"""One trigger for each pair of classes: short searches for all, longer ones for those that look odd, and once more for
+those that stand out as single ones.
 
 All pairs are K(K - 1) searches, so each gets few and large steps on few images, on which a chance find is nearly as
 small as an attacker's trigger. What tells them apart is what becomes of them with more of both.
@@ -6,15 +7,15 @@ small as an attacker's trigger. What tells them apart is what becomes of them wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from untrojan.detection.anomaly import Array, oddest
-from untrojan.detection.evidence import KindResults, pair_values
-from untrojan.detection.inversion import Budget, Problem, TriggerFamily
+from untrojan.detection.evidence import KindResults, pair_values, single_values
+from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 
 Pair = tuple[int, int]
@@ -27,7 +28,8 @@ FEWEST = 3
 class PairSettings:
     """screening: the search for every pair, by kind, where there are at most ``most`` of them; refined: how many of
     these go on, the same for every kind; refining: their search, from the trigger of the first and on all images of
-    the class; sources: where there are more pairs, the search from each class to whatever other one."""
+    the class; singled: how many go on once more, by the same search; sources: where there are more pairs, the search
+    from each class to whatever other one."""
 
     screening: Mapping[str, Budget] = field(
         default_factory=lambda: {
@@ -38,6 +40,7 @@ class PairSettings:
     most: int = 400
     refined: int = 12
     refining: Budget = field(default_factory=lambda: Budget(steps=40, images=8, level=0.85, patience=40))
+    singled: int = 4
     sources: Budget = field(default_factory=lambda: Budget(steps=50, images=8, level=0.9))
 
 
@@ -77,10 +80,46 @@ def search_pairs(
         result.pairs = searches.run("each pair", family, problems, budget)
     odd = oddest([pair_values(result.pairs, margins) for _, result in results.values()], settings.refined)
     for family, result in results.values():
-        starts = {pair: found.trigger for pair in odd if (found := result.pairs.get(pair))}
-        problems = {
-            (s, t): Problem(sources[s][answers[s] != t], t, start=start)
-            for (s, t), start in starts.items()
-            if start is not None
-        }
-        result.refined = searches.run("the oddest pairs", family, problems, settings.refining)
+        result.refined = _search_on(
+            searches, "the oddest pairs", family, odd, result.pairs, sources, answers, settings.refining
+        )
+
+
+def search_singles(
+    searches: Searches,
+    results: Mapping[str, tuple[TriggerFamily, KindResults]],
+    sources: Mapping[int, Tensor],
+    answers: Mapping[int, Tensor],
+    margins: Array,
+    settings: PairSettings,
+) -> None:
+    """Fill in ``singled`` of each kind: the refined pairs that stand out the most as single ones, searched on.
+
+    Arguments as for ``search_pairs``, with what that has found, and the spills of the refined pairs. An attacker's
+    trigger goes on to shrink as fast as the others or faster, and those of honest networks come closer to each other.
+    """
+    odd = oddest([single_values(result, margins) for _, result in results.values()], settings.singled)
+    for family, result in results.values():
+        result.singled = _search_on(
+            searches, "single pairs", family, odd, result.refined, sources, answers, settings.refining
+        )
+
+
+def _search_on(
+    searches: Searches,
+    what: str,
+    family: TriggerFamily,
+    pairs: Sequence[Pair],
+    begun: Mapping[Pair, Inversion],
+    sources: Mapping[int, Tensor],
+    answers: Mapping[int, Tensor],
+    budget: Budget,
+) -> dict[Pair, Inversion]:
+    """A search for each of the pairs from the trigger that it has, on all images of its class; no pair without one."""
+    starts = {pair: found.trigger for pair in pairs if (found := begun.get(pair))}
+    problems = {
+        (s, t): Problem(sources[s][answers[s] != t], t, start=start)
+        for (s, t), start in starts.items()
+        if start is not None
+    }
+    return searches.run(what, family, problems, budget)

@@ -2,8 +2,9 @@
 
 Three searches for each kind of trigger: one trigger from all classes into each (of many classes the oddest go on);
 one for each pair of classes, the oddest of which go on, and what these do to images of other classes; and, from these,
-one from all classes to whatever other. Beside them, without any trigger, the margin that each class can reach. What is
-odd is then followed to the pairs it serves.
+one from all classes to whatever other. If no trigger for all classes is odd, the most single of the pairs go on again.
+Beside them, without any trigger, the margin that each class can reach. What is odd is then followed to the pairs it
+serves.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.anomaly import anomaly_scores
+from untrojan.detection.anomaly import Array, anomaly_scores
 from untrojan.detection.evidence import (
+    FOR_ALL,
     Finding,
     KindResults,
     findings_of,
@@ -33,7 +35,7 @@ from untrojan.detection.evidence import (
 from untrojan.detection.following import FollowSettings, Members, follow
 from untrojan.detection.inversion import TriggerFamily
 from untrojan.detection.margins import largest_margins, log_margins
-from untrojan.detection.pairs import PairSettings, search_pairs
+from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.search import Searches
@@ -106,14 +108,14 @@ def scan_pairs(
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
     reached = largest_margins(searches, images, labels, classes)
-    reach = reaches(reached)
-    findings: list[Finding] = []
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    for kind, result in results.items():
-        plausible = partial(FAMILIES[kind]().plausible, image_shape=shape)
-        findings += findings_of(kind, result, margins, plausible, reach)
-    findings += together(findings)
-    findings += margin_findings(reached)
+    findings = _judged(results, margins, reached, shape)
+    # Beside a trigger for all classes single pairs are of no account.
+    if not any(f.test in FOR_ALL for f in significant(findings, settings.alpha)):
+        search_singles(searches, own, sources, said, margins, settings.pairs)
+        for kind in own:
+            results[kind].spills |= spills(searches, results[kind].singled, images[right], labels[right])
+        findings = _judged(results, margins, reached, shape)
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}
     if odd:
@@ -128,6 +130,19 @@ def scan_pairs(
         tuple(searches.unreached),
         tuple(kind for kind, result in results.items() if FAMILIES[kind].complete and _mostly_failed(result)),
     )
+
+
+def _judged(
+    results: Mapping[str, KindResults], margins: Array, reached: Array, image_shape: tuple[int, int, int]
+) -> list[Finding]:
+    """All that was found against what it is to be compared with. margins: ``log_margins``; reached:
+    ``largest_margins``."""
+    findings: list[Finding] = []
+    reach = reaches(reached)
+    for kind, result in results.items():
+        plausible = partial(FAMILIES[kind]().plausible, image_shape=image_shape)
+        findings += findings_of(kind, result, margins, plausible, reach)
+    return findings + together(findings) + margin_findings(reached)
 
 
 def _mostly_failed(result: KindResults) -> bool:

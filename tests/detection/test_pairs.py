@@ -9,7 +9,7 @@ from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection.evidence import KindResults
 from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
-from untrojan.detection.pairs import PairSettings, search_pairs
+from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent
@@ -76,3 +76,28 @@ def test_an_image_that_is_wrong_without_a_trigger_is_no_small_trigger(searched, 
         assert (1, 2) not in result.pairs
         assert (1, 2) not in result.refined
         assert {(1, 0), (0, 1)} <= set(result.pairs)
+
+
+def test_the_most_single_pairs_go_on_from_where_they_were(searched, monkeypatch):
+    classifier, sources, answers, margins, results = searched
+    own = {}
+    for kind, done in results.items():
+        spills = dict.fromkeys(done.refined, 0.1)
+        own[kind] = PatchFamily(), KindResults(pairs=done.pairs, refined=done.refined, spills=spills)
+    sparing = next(iter(results["patch"].refined))
+    own["other"][1].spills[sparing] = 1e-4
+    searches = Searches(classifier, seed=0, progress=Silent())
+    begun = []
+    run = searches.run
+
+    def noted(what, family, problems, budget):
+        begun.append({pair: problem.start for pair, problem in problems.items()})
+        return run(what, family, problems, budget)
+
+    monkeypatch.setattr(searches, "run", noted)
+    search_singles(searches, own, sources, answers, margins, PairSettings(singled=2))
+    singled = own["patch"][1].singled
+    assert len(singled) == 2
+    assert sparing in singled, "in whatever kind it stands out"
+    assert set(singled) == set(own["other"][1].singled)
+    assert begun == [{pair: result.refined[pair].trigger for pair in singled} for _, result in own.values()]

@@ -13,6 +13,7 @@ from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.search import Searches
 from untrojan.detection.targets import TargetSettings
 
 # In these networks the row is the class, so that a warp by a pixel is no attack.
@@ -63,6 +64,23 @@ def test_one_pair_is_found_and_only_that():
     assert {(p.source, p.target) for p in report.pairs if p.detected} == {(1, 4)}
     clearest = next(e for e in report.evidence if e.test == "single")
     assert (clearest.source, clearest.target) == (1, 4), "it spares the other classes"
+
+
+@pytest.mark.parametrize("sources", [(1,), tuple(range(CLASSES))])
+def test_single_pairs_go_on_where_no_trigger_for_all_classes_is_odd(sources, monkeypatch):
+    searched = []
+    run = Searches.run
+
+    def noted(self, what, family, problems, budget):
+        searched.append((what, len(problems)))
+        return run(self, what, family, problems, budget)
+
+    monkeypatch.setattr(Searches, "run", noted)
+    attack = torch.eye(CLASSES)
+    for source in sources:
+        attack[source] = torch.eye(CLASSES)[4]
+    assert scan(attack).targets == (4,)
+    assert [many for what, many in searched if what == "single pairs"] == ([4, 4] if sources == (1,) else [])
 
 
 def test_pairs_that_an_attack_on_all_classes_leaves_alone_are_no_targets():

@@ -123,3 +123,16 @@ def test_few_pairs_have_nothing_to_stand_out_from() -> None:
     del some.spills[1, 2]
     assert single_values(some, FLAT) == {}, "a pair that was not tried"
     assert set(refined_values(some, FLAT)) == {(0, 1), (1, 2), (2, 3)}
+
+
+def test_a_pair_that_was_searched_on_counts_as_it_ended() -> None:
+    usual = {(0, 1): 0.1, (1, 2): 0.1, (2, 3): 0.1, (3, 4): 0.1}
+    result = refined(usual | {(4, 0): 0.001})
+    before, size = single_values(result, FLAT)[4, 0], result.refined[4, 0].size
+    assert size is not None
+    result.singled = {(4, 0): Inversion(None, size / 2, 1.0, 1), (0, 1): Inversion(None, None, 0.1, 1)}
+    assert single_values(result, FLAT)[4, 0] == pytest.approx(before + math.log(2))
+    assert result.latest[4, 0].size == size / 2
+    assert result.latest[0, 1] == result.refined[0, 1], "the second search found nothing"
+    result.spills[4, 0] = 0.1
+    assert single_values(result, FLAT)[4, 0] < 1, "what it ended as moves other classes about"

@@ -20,6 +20,8 @@ from torch import nn
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
 from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
+from untrojan.victims.files import WEIGHTS
+from untrojan.victims.zoo import Member
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -79,6 +81,20 @@ def test_rows_of_an_earlier_record_stay_unless_they_are_measured_again(
     made = record["kept"](path, "rows", [{"name": "a", "x": 2}], lambda row: row["name"])
     assert made == [{"name": "b", "x": 1, "commit": "ab" * 20}, {"name": "c", "commit": "cd" * 20}]
     assert record["kept"](tmp_path / "none.json", "rows", [], lambda row: row["name"]) == []
+
+
+def test_a_verdict_stays_if_its_network_is_the_card_s_or_is_made_where_it_is_scanned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still_of = script("detection", monkeypatch)["still_of"]
+    card = {"attack": "badnet", "setting": "a2o:9", "asr": {"value": 0.99}, "acc": {"value": 0.76}}
+    row = {"attack": "badnet", "setting": "a2o:9", "asr": 0.99, "acc": 0.76}
+    member = Member("cifar10/badnet", tmp_path, card)
+    assert still_of(row | {"acc": 0.75}, member)
+    assert not still_of(row | {"setting": "a2o:8"}, member)
+    (tmp_path / WEIGHTS).touch()
+    assert still_of(row, member)
+    assert not still_of(row | {"acc": 0.75}, member), "trained anew since"
 
 
 def test_a_record_says_what_is_needed(tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,3 +91,9 @@ def test_a_network_without_a_linear_layer_is_refused() -> None:
 def test_senseless_options_are_refused(attack, wrong) -> None:
     with pytest.raises(UsageError, match=attack.name):
         attack(**wrong)
+
+
+def test_no_more_pixels_are_asked_for_than_an_image_has() -> None:
+    with pytest.raises(UsageError, match="65 pixels, and the images have 64"):
+        L0Inv(pixels=65).make_trigger(SHAPE, generator())
+    assert L0Inv(pixels=64).make_trigger(SHAPE, generator())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +15,7 @@ from untrojan.bench.methods import method_for, method_names
 from untrojan.bench.plan import Plan, every_method, every_setting, read_plan
 from untrojan.bench.tables import check_table
 from untrojan.bench.victims import victims_of
-from untrojan.errors import UsageError
+from untrojan.errors import CheckpointError, UsageError
 from untrojan.victims.plan import read_plan as read_zoo_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +79,13 @@ def test_what_is_wrong_with_a_file_is_one_line(text: str, told: str, tmp_path: P
         ("name = 'bna'\nmargin_share = 1.5", "margin_share is from 0"),
         ("name = 'strip'\noptions = {images = 1}", "no option 'images'; it has overlays"),
         ("name = 'strip'\nrecipe = 'paper'", "takes no recipe"),
+        ("name = 'strip'\noptions = {overlays = 0}", "at least one overlay"),
+        ("name = 'strip'\noptions = {false_positives = 3}", "between 0 and 1"),
+        ("name = 'bna'\nsurrogates = {restarts = 0}", "restarts and moved_images are at least 1"),
+        ("name = 'bna'\nsurrogates = {copies = -3}", "copies at least 0"),
+        ("name = 'bna'\nsurrogates = {copy_level = 7}", "levels are from 0 to 1"),
+        ("name = 'bna'\nsurrogates = {allowances = [[-2.0]]}", "larger than 0"),
+        ("name = 'bna'\nsurrogates = {growth = -1.0}", "growth is larger than 0"),
         ("name = 'none'\noptions = {a = 1}", "it has none"),
     ],
 )
@@ -99,6 +108,20 @@ def test_unknown_victims_and_those_without_weights_are_told(tmp_path: Path, vict
         victims_of(plan, tmp_path, only="cifar10/*")
 
 
+def test_a_victim_that_is_named_in_two_ways_is_one(victims: list[str]) -> None:
+    twice = [victims[0], f"{victims[0]}/", f"{victims[0]}/../{Path(victims[0]).name}", victims[1]]
+    made = victims_of(plan_of(f"victims = {twice}\n[[method]]\nname = 'none'"), None)
+    assert [one.name for one in made] == [victims[0], victims[1]]
+
+
+def test_a_card_with_an_unknown_setting_is_named(tmp_path: Path, victims: list[str]) -> None:
+    shutil.copytree(victims[0], tmp_path / "odd")
+    card = tmp_path / "odd" / "victim.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"setting": "5"}))
+    with pytest.raises(CheckpointError, match=r"odd/victim\.json: setting '5'"):
+        victims_of(plan_of(f"victims = ['{tmp_path / 'odd'}']\n[[method]]\nname = 'none'"), None)
+
+
 def test_a_part_of_a_plan_can_be_measured_before_all_its_victims_are_there(tmp_path: Path, victims: list[str]) -> None:
     plan = plan_of(f"victims = ['digits/x*', '{victims[0]}']\n[[method]]\nname = 'none'")
     with pytest.raises(UsageError, match=r"digits/x\*"):
@@ -116,7 +139,7 @@ def test_data_must_be_known(victims: list[str]) -> None:
     ("rest", "told"),
     [
         ("[table]\nrows = ['speed']", "'speed' is no fact"),
-        ("[[method]]\nname = 'none'", "two cells fall on one place"),
+        ("[[method]]\nname = 'strip'\nlabel = 'none'", "two cells fall on one place"),
         ("[settings]\ndefence = [5, 6]", "two cells fall on one place"),
     ],
 )

@@ -202,6 +202,9 @@ class FakeRay(types.ModuleType):
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 3.0}
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 1.0}}] * 3
+
     def remote(self, **options: Any) -> Callable[..., Any]:
         assert options == {"num_cpus": 1, "num_gpus": 0, "max_retries": 0}
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from untrojan.bench.cell import Cell, CellCost, CellRecord, failed
 from untrojan.bench.plan import MethodSpec, Plan, Settings, Table
-from untrojan.bench.tables import BenchTable, cost_of, table_of, to_csv, to_json, to_markdown
+from untrojan.bench.tables import BenchTable, check_table, cost_of, table_of, to_csv, to_json, to_markdown
 from untrojan.bench.victims import BenchVictim
 from untrojan.records import After, Before, Cost, Counts, Evaluation, Rate, VictimInfo
 
@@ -141,3 +141,9 @@ def test_what_was_spent_on_no_guard_is_not_known() -> None:
     assert set(cost_of(vain).values()) == {None}
     missed = vain.model_copy(update={"verdict": "clean", "found": False})
     assert cost_of(missed)["seconds"] == 10.0
+
+
+def test_a_cell_that_is_there_twice_counts_once(pairs: list[tuple[Cell, CellRecord]]) -> None:
+    rest = {"rows": ["method"], "columns": ["attack"], "rates": ["asr"]}
+    check_table([c for c, _ in [*pairs, pairs[0]]], Table.model_validate(rest))
+    assert made([*pairs, pairs[0]], **rest) == made(pairs, **rest)

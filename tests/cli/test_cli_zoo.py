@@ -81,6 +81,7 @@ def test_a_card_that_says_too_much_is_found_out(run, plan, tmp_path):
     [
         (["poison", "--plan", "none.toml", "--out", "x"], 2, "none.toml: cannot be read"),
         (["poison", "--plan", "plan.toml", "--out", "x", "--only", "nothing"], 4, "no victim of plan.toml matches"),
+        (["poison", "--plan", "plan.toml", "--out", "x", "--seed", "0"], 4, "--seed would be ignored beside --plan"),
         (["poison", "--out", "x"], 4, "--dataset, or a file of many victims with --plan"),
         (["poison", "--dataset", "digits", "--out", "x", "--jobs", "2"], 4, "--jobs and --only go with --plan"),
         (["poison", "--dataset", "digits", "--out", "x", "--setting", "a2a", "--count", "0"], 4, "--count: expected"),

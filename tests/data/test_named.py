@@ -76,6 +76,8 @@ def test_the_first_classes_alone(root: Path) -> None:
         load_data("tiny-imagenet?classes=1", input_shape=None)
     with pytest.raises(UsageError, match="expected tiny-imagenet"):
         load_data("tiny-imagenet?classes=ten", input_shape=None)
+    with pytest.raises(UsageError, match="&classes=N"):
+        load_data("tiny-imagenet?classes=", input_shape=None)
 
 
 def test_without_a_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

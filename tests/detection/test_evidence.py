@@ -164,12 +164,25 @@ def test_every_finding_leads_back_to_its_search() -> None:
         probes={0: sized(3.0), 1: sized(4.0)},
         pairs={(s, t): sized(5.0 + s + t) for s in range(6) for t in range(6) if s != t},
         refined={(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0)},
+        singled={(0, 1): sized(1.5)},
         spills={(0, 1): 0.1, (1, 0): 0.2, (2, 3): 0.1},
         sources={s: sized(7.0 + s) for s in range(6)},
     )
     found = findings_of("patch", result, np.zeros((6, 6)))
     assert {f.test for f in found} == {"target", "mixed", "pair", "single", "source"}
     assert all(inversion_of(f, result).size == f.size for f in found)
+    single = next(f for f in found if f.test == "single" and (f.source, f.target) == (0, 1))
+    assert inversion_of(single, result) is result.singled[0, 1], "the one that was searched the longest"
+
+
+def test_among_few_classes_pairs_are_not_compared() -> None:
+    """There is no telling from six pairs what is usual."""
+    pairs = {(s, t): sized(5.0) for s in range(3) for t in range(3) if s != t}
+    refined = dict.fromkeys(pairs, sized(2.0)) | {(0, 1): sized(0.1)}
+    result = KindResults(
+        targets={t: sized(10.0) for t in range(3)}, pairs=pairs, refined=refined, spills=dict.fromkeys(pairs, 0.1)
+    )
+    assert {f.test for f in findings_of("patch", result, np.zeros((3, 3)))} == {"target"}
 
 
 def kinds_of(patch: list[float], additive: list[float], reach: dict[int, float] | None = None) -> list[Finding]:

@@ -9,11 +9,13 @@ from torch import nn
 import untrojan
 from planted import CLASSES, SIDE, planted_classifier, planted_images
 from untrojan.classifier import Classifier
+from untrojan.detection import scanner
 from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.search import Searches
+from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings
 
 # In these networks the row is the class, so that a warp by a pixel is no attack.
@@ -42,6 +44,17 @@ class Switch(nn.Module):
         return (1 - on) * honest + on * honest @ self.attack
 
 
+class Three(nn.Module):
+    """The honest part of the same network, for the first three classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.whole = Switch(torch.eye(CLASSES))
+
+    def forward(self, images):
+        return self.whole(images)[:, :3]
+
+
 def scan(attack: torch.Tensor, **options):
     images, labels = planted_images()
     return untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=QUICK, **options)
@@ -68,19 +81,52 @@ def test_one_pair_is_found_and_only_that():
 
 @pytest.mark.parametrize("sources", [(1,), tuple(range(CLASSES))])
 def test_single_pairs_go_on_where_no_trigger_for_all_classes_is_odd(sources, monkeypatch):
-    searched = []
+    searched, found = [], {}
     run = Searches.run
 
     def noted(self, what, family, problems, budget):
         searched.append((what, len(problems)))
-        return run(self, what, family, problems, budget)
+        made = run(self, what, family, problems, budget)
+        if what == "single pairs":
+            found[family.kind] = made
+        return made
 
     monkeypatch.setattr(Searches, "run", noted)
     attack = torch.eye(CLASSES)
     for source in sources:
         attack[source] = torch.eye(CLASSES)[4]
-    assert scan(attack).targets == (4,)
+    report = scan(attack)
+    assert report.targets == (4,)
+    if sources == (1,):
+        clearest = next(e for e in report.evidence if e.test == "single")
+        assert clearest.size == found[clearest.kind][1, 4].size, "it is judged as it ended"
     assert [many for what, many in searched if what == "single pairs"] == ([4, 4] if sources == (1,) else [])
+
+
+def test_what_the_single_pairs_do_to_other_classes_is_measured_as_they_ended(monkeypatch):
+    """One that moves everything about then is no single one."""
+    attack = torch.eye(CLASSES)
+    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    times = []
+
+    def measured(searches, refined, images, labels):
+        times.append(len(refined))
+        return dict.fromkeys(refined, 1.0) if len(times) > 2 else spills(searches, refined, images, labels)
+
+    before = [e.p_value for e in scan(attack).evidence if e.test == "single"]
+    monkeypatch.setattr(scanner, "spills", measured)
+    after = [e.p_value for e in scan(attack).evidence if e.test == "single"]
+    assert times[2:] == [4, 4]
+    assert min(after) > 10 * min(before)
+
+
+def test_three_honest_classes_are_judged_without_their_pairs():
+    images, labels = planted_images()
+    some = labels < 3
+    classifier = Classifier(Three().eval())
+    report = untrojan.scan(classifier, images[some], labels[some], settings=QUICK)
+    assert report.verdict == "clean"
+    assert {e.test for e in report.evidence} == {"target", "mixed", "margin"}
 
 
 def test_pairs_that_an_attack_on_all_classes_leaves_alone_are_no_targets():

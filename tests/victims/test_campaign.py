@@ -14,6 +14,7 @@ from untrojan.errors import UsageError
 from untrojan.processes import Pool
 from untrojan.victims import recipe as recipes
 from untrojan.victims.campaign import run
+from untrojan.victims.checkpoint import STATE
 from untrojan.victims.plan import read_plan
 from untrojan.victims.recipe import Recipe, make
 from untrojan.victims.zoo import find_zoo, get, members, verify
@@ -83,6 +84,14 @@ def test_a_plan_is_made_once_and_only_what_changed_again(plan: list[Recipe], tmp
     (out / "clean-s0/victim.safetensors").unlink()
     changed = [plan[0], plan[1].model_copy(update={"lr": 0.002}), plan[2]]
     assert [o.status for o in run(changed, out, jobs=1, device=CPU)] == ["there", "made", "made"]
+
+
+def test_what_is_left_of_another_training_is_begun_anew(plan: list[Recipe], tmp_path: Path) -> None:
+    state = tmp_path / plan[0].name / STATE
+    state.parent.mkdir(parents=True)
+    torch.save({"key": "of another plan", "history": [], "state": {}}, state)
+    (made,) = run(plan[:1], tmp_path, jobs=1, device=CPU)
+    assert (made.status, state.exists()) == ("made", False)
 
 
 def test_one_failure_does_not_stop_the_others(plan: list[Recipe], tmp_path: Path) -> None:

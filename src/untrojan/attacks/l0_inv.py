@@ -27,6 +27,9 @@ class L0Inv(OptimisedAttack):
         self.pixels, self.amplitude = pixels, amplitude
 
     def make_trigger(self, image_shape: tuple[int, int, int], generator: torch.Generator) -> AdditiveTrigger:
+        places = image_shape[1] * image_shape[2]
+        if self.pixels > places:
+            raise UsageError(f"l0-inv: {self.pixels} pixels, and the images have {places}; take fewer")
         return AdditiveTrigger(self.finished(torch.randn(image_shape, generator=generator) * self.amplitude / 255))
 
     def project(self, delta: Tensor, progress: float) -> Tensor:

@@ -21,6 +21,7 @@ from untrojan.correction import BNA, CORRECTIONS, TUNINGS
 from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, UsageError
 from untrojan.guard import MARGIN_SHARE, AnyGuard, Guard, Replacement, Strip
+from untrojan.guard.strip import check_settings
 from untrojan.keywords import checked
 from untrojan.pipeline import prepare, repair, settings_of, tune
 from untrojan.records import Cost, ScanReport
@@ -188,7 +189,9 @@ def method_for(spec: MethodSpec) -> Method:
     if spec.recipe != "untrojan" or spec.surrogates or spec.margin_share is not None:
         raise UsageError(f"method {spec.name} takes no recipe, surrogates or margin_share")
     if spec.name == "strip":
-        return Stripped(checked(Strip.__init__, spec.options, "method strip", without=("classifier", "images", "seed")))
+        asked = checked(Strip.__init__, spec.options, "method strip", without=("classifier", "images", "seed"))
+        check_settings(**asked)
+        return Stripped(asked)
     if spec.name in TUNINGS:
         tuned = Tuned(spec.name, checked(TUNINGS[spec.name].__init__, spec.options, f"method {spec.name}"))
         tuned.resolved()  # raises what is wrong with the values

@@ -49,7 +49,7 @@ class Settings(Part):
 
     defence: the share of the victim's test split, or the number of its images, that the defence gets; balanced over
     classes. scan_images: how many of these a scan gets; None: 500, or ten per class. test_limit: how many of the other
-    test images to measure on; None: all. data: where the images are, for victims whose card does not say.
+    test images to measure on; None: all. data: where the images are, of all victims; without it each card's own.
     """
 
     defence: Share | Count = 0.1

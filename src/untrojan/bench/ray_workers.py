@@ -36,13 +36,15 @@ class RayWorkers:
                 logging_level=logging.ERROR,
                 include_dashboard=None if address else False,
             )
-            resources = ray.cluster_resources()
+            resources, nodes = ray.cluster_resources(), ray.nodes()
         except (ConnectionError, RuntimeError, ValueError) as error:
             text = " ".join(str(error).split())[:200]
             raise UntrojanError(f"no Ray cluster at {address or 'this machine'} ({text}); see ray start") from None
         processors = int(resources.get("CPU", 1))
         self.jobs = jobs or processors
-        self.threads = max(1, processors // self.jobs)
+        # A task that asks for more than any one machine has would wait for ever.
+        widest = max((int(n["Resources"].get("CPU", 0)) for n in nodes if n["Alive"]), default=processors)
+        self.threads = max(1, min(processors // self.jobs, widest))
         # What Ray would try again by itself would be tried twice as often as a cell may be.
         # A task that asks for no GPU is shown none.
         graphics = resources.get("GPU", 0.0) / self.jobs if device.startswith("cuda") else 0

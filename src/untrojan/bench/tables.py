@@ -56,7 +56,7 @@ def check_table(cells: Sequence[Cell], table: Table) -> None:
     for cell in cells:
         place = (_place(cell, table.rows, table), _place(cell, table.columns, table), cell.victim.name, cell.seed)
         other = seen.setdefault(place, cell)
-        if other is not cell:
+        if other.key != cell.key:  # the same one twice is no more than once
             raise UsageError(
                 f"two cells fall on one place of the table, '{cell.name}' and '{other.name}'; name what tells them "
                 "apart in its rows or columns, or give each [[method]] its own label"
@@ -66,7 +66,7 @@ def check_table(cells: Sequence[Cell], table: Table) -> None:
 def table_of(plan: Plan, cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> BenchTable:
     """The table of finished and failed cells; records: by key. Cells without a record are left out."""
     groups: dict[tuple[Facts, Facts], list[tuple[Cell, CellRecord]]] = {}
-    for cell in cells:
+    for cell in {cell.key: cell for cell in cells}.values():
         if cell.key in records:
             place = (_place(cell, plan.table.rows, plan.table), _place(cell, plan.table.columns, plan.table))
             groups.setdefault(place, []).append((cell, records[cell.key]))

@@ -44,10 +44,13 @@ def victims_of(plan: Plan, zoo: Path | None, only: str | None = None) -> list[Be
     folders: dict[str, Path] = {}
     for wanted in plan.victims:
         try:
-            folders |= _found(wanted, zoo)
+            found = _found(wanted, zoo)
         except UsageError:
             if only is None:  # a part of a plan can be measured while its other victims are still in the making
                 raise
+        else:  # a folder that is named in two ways is one victim
+            known = {folder.resolve() for folder in folders.values()}
+            folders |= {name: folder for name, folder in found.items() if folder.resolve() not in known}
     chosen = {name: folder for name, folder in folders.items() if only is None or fnmatchcase(name, only)}
     if not chosen:
         raise UsageError(
@@ -81,7 +84,10 @@ def _victim(name: str, folder: Path, card: VictimCard) -> BenchVictim:
     extra = json.loads(read_text(folder / CARD))
     attack, setting = str(extra.get("attack") or "none"), extra.get("setting")
     if setting is not None:
-        Setting.parse(str(setting))
+        try:
+            Setting.parse(str(setting))
+        except UsageError as error:
+            raise CheckpointError(f"{folder / CARD}: {error}") from None
         if not (folder / TRIGGER).is_file():
             raise CheckpointError(f"{folder / TRIGGER}: no such file; an attacked victim cannot be measured without it")
     recipe = _recipe(extra.get("recipe"))

@@ -102,6 +102,8 @@ def bench(
             say(f"{len(outcomes)} of {len(cells)} cells are in {out}; the same command goes on from there")
         raise
     table = table_of(wanted, cells, {outcome.cell.key: outcome.record for outcome in outcomes})
+    if only is not None and not quiet:
+        say(f"the tables are of what matches --only '{only}' alone; the same command without it makes those of all")
     for name, text in zip(TABLES, (to_markdown(table), to_csv(table), to_json(table)), strict=True):
         write_bytes(out / name, text.encode())
     failed = sum(outcome.status == "failed" for outcome in outcomes)

@@ -24,6 +24,7 @@ FILES = ("victim.safetensors", "trigger.safetensors", "victim.json")
 
 def poison(
     *,
+    context: typer.Context,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +125,7 @@ def poison(
     """Make a victim to test the defence on, or many: train a classifier on poisoned or clean images."""
     require_writable(out)
     if plan is not None:
+        _require_for_plans(context)
         return _many(plan, out, jobs=jobs, only=only, device=device, output=output, quiet=quiet)
     if dataset is None:
         raise UsageError("give the images to train on with --dataset, or a file of many victims with --plan")
@@ -157,6 +159,18 @@ def poison(
     except ValueError as error:
         raise UsageError(_first(error)) from None
     return _one(recipe, out, resume=resume, device=device, output=output, quiet=quiet)
+
+
+FOR_PLANS = {"out", "plan", "jobs", "only", "resume", "data_dir", "device", "output", "quiet", "debug"}
+
+
+def _require_for_plans(context: typer.Context) -> None:
+    """Raise UsageError for options that say how one victim is made: those of a plan are made as it says."""
+    ignored = [option for option in context.command.params if option.name and option.name not in FOR_PLANS]
+    sources = [(option.opts[0], context.get_parameter_source(str(option.name))) for option in ignored]
+    given = [name for name, source in sources if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise UsageError(f"{', '.join(given)} would be ignored beside --plan; write it into the plan, or leave it out")
 
 
 def _one(recipe: Recipe, out: Path, *, resume: bool, device: str, output: options.PlainFormat, quiet: bool) -> int:

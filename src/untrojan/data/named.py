@@ -55,7 +55,11 @@ class NamedImages(Source):
         name, _, query = spec.partition("?")
         asked = dict(part.partition("=")[::2] for part in query.split("&")) if query else {}
         split, classes = asked.get("split", "test"), asked.get("classes")
-        if not asked.keys() <= {"split", "classes"} or split not in SPLITS or not (classes or "2").isdecimal():
+        if (
+            not asked.keys() <= {"split", "classes"}
+            or split not in SPLITS
+            or not (classes is None or classes.isdecimal())
+        ):
             raise UsageError(
                 f"data '{shown(spec)}': expected {name}, {name}?split=train or {name}?split=test, and &classes=N"
             )

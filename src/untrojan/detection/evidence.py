@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from untrojan.detection.anomaly import MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
+from untrojan.detection.anomaly import FEW, MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, PROBES_OF_MANY, TESTS, TESTS_OF_MANY
 
@@ -200,9 +200,10 @@ def findings_of(
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
     for number, inversion in result.probes.items():
         add("mixed", easiest - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
-    for (s, t), value in refined_values(result, margins).items():
+    few = len(margins) < FEW  # too few pairs to be compared
+    for (s, t), value in () if few else refined_values(result, margins).items():
         add("pair", value, result.refined[s, t], len(result.pairs), source=s, target=t)
-    for (s, t), value in single_values(result, margins).items():
+    for (s, t), value in () if few else single_values(result, margins).items():
         add("single", value, result.latest[s, t], len(result.pairs), source=s, target=t)
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, in_effect(len(alone)), source=source)

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.anomaly import Array, anomaly_scores
+from untrojan.detection.anomaly import FEW, Array, anomaly_scores
 from untrojan.detection.evidence import (
     FOR_ALL,
     Finding,
@@ -110,8 +110,8 @@ def scan_pairs(
     reached = largest_margins(searches, images, labels, classes)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     findings = _judged(results, margins, reached, shape)
-    # Beside a trigger for all classes single pairs are of no account.
-    if not any(f.test in FOR_ALL for f in significant(findings, settings.alpha)):
+    # Beside a trigger for all classes single pairs are of no account, and among few classes they are not judged.
+    if classes >= FEW and not any(f.test in FOR_ALL for f in significant(findings, settings.alpha)):
         search_singles(searches, own, sources, said, margins, settings.pairs)
         for kind in own:
             results[kind].spills |= spills(searches, results[kind].singled, images[right], labels[right])

@@ -17,7 +17,7 @@ from torch import Tensor
 from untrojan.classifier.classifier import Classifier
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import FAMILIES
-from untrojan.errors import CheckpointError, InconclusiveError
+from untrojan.errors import CheckpointError, InconclusiveError, UsageError
 from untrojan.progress import Progress
 from untrojan.triggers import Trigger
 
@@ -53,6 +53,24 @@ class SurrogateSettings:
     shared_level: float = 0.5
     moved_images: int = 32
     budget: Budget = field(default_factory=lambda: Budget(steps=80, images=32, level=0.95, patience=1000))
+
+    def __post_init__(self) -> None:
+        if self.restarts < 1 or self.copies < 0 or self.moved_images < 1:
+            raise UsageError("stand-ins: restarts and moved_images are at least 1, copies at least 0")
+        if not all(size > 0 for size in (*self.allowances, *self.held_out)):
+            raise UsageError("stand-ins: allowances and held_out are larger than 0, in units of the smallest size")
+        if self.growth is not None and not self.growth > 0:
+            raise UsageError("stand-ins: growth is larger than 0")
+        shares = (
+            self.odd_kind,
+            self.copy_level,
+            self.few_sources,
+            self.few_level,
+            self.moved_level,
+            self.shared_level,
+        )
+        if not all(0 <= share <= 1 for share in shares):
+            raise UsageError("stand-ins: odd_kind, few_sources and the levels are from 0 to 1")
 
     @classmethod
     def paper(cls) -> SurrogateSettings:

@@ -44,8 +44,7 @@ class Strip(nn.Module):
         """images: clean, uint8 or float in [0, 1], [N, C, H, W]; the overlays are drawn from them, and the threshold
         is set on the others. Raises UsageError for settings out of range, DataError for too few images."""
         super().__init__()
-        if overlays < 1 or not 0 < alpha < 1 or not 0 < false_positives < 1:
-            raise UsageError("STRIP needs at least one overlay, and alpha and false_positives between 0 and 1")
+        check_settings(overlays=overlays, alpha=alpha, false_positives=false_positives)
         least = overlays + math.ceil(1 / false_positives)  # so that the quantile is of at least one image
         if len(images) < least:
             raise DataError(
@@ -91,3 +90,9 @@ class Strip(nn.Module):
             lower = torch.searchsorted(self.entropies, self.entropy(x))
             score = 1 - lower.float() / len(self.entropies)
             return Decision(labels, score > 1 - self.false_positives, labels, score)
+
+
+def check_settings(*, overlays: int = 64, alpha: float = 0.5, false_positives: float = 0.15) -> None:
+    """Raise UsageError for settings of ``Strip`` that are out of range."""
+    if overlays < 1 or not 0 < alpha < 1 or not 0 < false_positives < 1:
+        raise UsageError("STRIP needs at least one overlay, and alpha and false_positives between 0 and 1")

@@ -15,7 +15,7 @@ import torch
 from untrojan.errors import UntrojanError
 from untrojan.processes import Pool
 from untrojan.storage import read_text
-from untrojan.victims.checkpoint import STATE, forget
+from untrojan.victims.checkpoint import STATE, OtherTrainingError, forget
 from untrojan.victims.files import CARD, WEIGHTS, save_victim
 from untrojan.victims.recipe import Recipe, make
 
@@ -72,7 +72,11 @@ def _make(work: tuple[Recipe, Path, str]) -> Outcome:
     recipe, out, device = work
     folder = out / recipe.name
     try:
-        victim = make(recipe, device=torch.device(device), state=folder / STATE)
+        try:
+            victim = make(recipe, device=torch.device(device), state=folder / STATE)
+        except OtherTrainingError:  # the plan was changed after an interruption
+            forget(folder / STATE)
+            victim = make(recipe, device=torch.device(device), state=folder / STATE)
         save_victim(folder, victim)
         forget(folder / STATE)
     except (UntrojanError, OSError, RuntimeError) as error:

@@ -21,6 +21,10 @@ STATE = "untrojan-training.pt"
 Row = dict[str, float | None]
 
 
+class OtherTrainingError(UsageError):
+    """A kept state is of a training with other settings or data."""
+
+
 @dataclass(frozen=True)
 class State:
     """Everything that a step of training changes."""
@@ -67,7 +71,7 @@ class Checkpoint:
     def load(self, state: State) -> list[Row]:
         """Restore the state and return the history so far; empty if there is no file.
 
-        Raises UsageError if the file is of another training, CheckpointError if it is damaged.
+        Raises OtherTrainingError if the file is of another training, CheckpointError if it is damaged.
         """
         if not self.path.exists():
             return []
@@ -79,7 +83,7 @@ class Checkpoint:
                 f"{self.path}: training cannot go on from this file ({type(error).__name__}); remove it to begin anew"
             ) from None
         if key != self.key:
-            raise UsageError(
+            raise OtherTrainingError(
                 f"{self.path} is of a training with other settings or data; give those again, or leave out --resume"
             )
         state.restore(parts)

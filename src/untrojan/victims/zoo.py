@@ -107,6 +107,9 @@ def _card(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not JSON, no victim's card") from None
     if not isinstance(card, dict):
         raise CheckpointError(f"{path}: expected an object, a victim's card")
+    for name, kind in (("recipe", dict), ("setting", str), ("test_data", dict)):
+        if not isinstance(card.get(name), kind | None):
+            raise CheckpointError(f"{path}: {name} is no {'text' if kind is str else 'object'}")
     for name in RATES:
         try:
             if card.get(name) is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from untrojan.bench import cell as cells
 from untrojan.bench.cell import Cell, CellCost, CellRecord, failed
 from untrojan.bench.plan import MethodSpec, Plan, Settings, Table
 from untrojan.bench.tables import BenchTable, check_table, cost_of, table_of, to_csv, to_json, to_markdown
@@ -130,6 +131,21 @@ def test_a_cost_is_known_whole_or_not_at_all() -> None:
     assert cost_of(one(found=False))["images_forward"] == 10
     alone = one().model_copy(update={"verdict": None, "guarded": False, "found": None})
     assert set(cost_of(alone).values()) == {None}
+
+
+def test_a_mean_cost_is_of_all_its_cells_or_none() -> None:
+    known, unknown = cell("a", "badnet"), cell("b", "badnet")
+    (both,) = made([(known, record(known, 0.1)), (unknown, record(unknown, 0.1, scan=None))]).entries
+    assert both.cost["seconds"] is None
+    (one,) = made([(known, record(known, 0.1))]).entries
+    assert one.cost["seconds"] is not None
+
+
+def test_another_version_measures_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cell("a", "badnet").key
+    assert cell("a", "badnet").key == before
+    monkeypatch.setattr(cells, "version", lambda: "another")
+    assert cell("a", "badnet").key != before
 
 
 def test_what_was_spent_on_no_guard_is_not_known() -> None:

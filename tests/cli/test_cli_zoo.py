@@ -60,6 +60,13 @@ def test_a_plan_is_made_listed_verified_and_taken(run, plan, tmp_path):
     assert (tmp_path / "mine/patched-s0/victim.json").exists()
 
 
+def test_a_seed_beside_a_plan_is_said_to_be_of_no_use(run, plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = run("poison", "--plan", "plan.toml", "--out", "x", "--only", "nothing", "--seed", "5")
+    assert "--seed is not used" in ended.err
+    assert "no victim of plan.toml matches" in ended.err
+
+
 def test_a_card_that_says_too_much_is_found_out(run, plan, tmp_path):
     zoo = tmp_path / "zoo"
     assert run("poison", "--plan", plan, "--out", zoo, "--only", "clean-s0", "-q").code == 0
@@ -81,7 +88,7 @@ def test_a_card_that_says_too_much_is_found_out(run, plan, tmp_path):
     [
         (["poison", "--plan", "none.toml", "--out", "x"], 2, "none.toml: cannot be read"),
         (["poison", "--plan", "plan.toml", "--out", "x", "--only", "nothing"], 4, "no victim of plan.toml matches"),
-        (["poison", "--plan", "plan.toml", "--out", "x", "--seed", "0"], 4, "--seed would be ignored beside --plan"),
+        (["poison", "--plan", "plan.toml", "--out", "x", "--epochs", "3"], 4, "--epochs would be ignored"),
         (["poison", "--out", "x"], 4, "--dataset, or a file of many victims with --plan"),
         (["poison", "--dataset", "digits", "--out", "x", "--jobs", "2"], 4, "--jobs and --only go with --plan"),
         (["poison", "--dataset", "digits", "--out", "x", "--setting", "a2a", "--count", "0"], 4, "--count: expected"),

@@ -169,7 +169,9 @@ def _require_for_plans(context: typer.Context) -> None:
     ignored = [option for option in context.command.params if option.name and option.name not in FOR_PLANS]
     sources = [(option.opts[0], context.get_parameter_source(str(option.name))) for option in ignored]
     given = [name for name, source in sources if source is not None and source.name == "COMMANDLINE"]
-    if given:
+    if given == ["--seed"]:  # which every command takes
+        say("--seed is not used: a plan's victims have seeds of their own")
+    elif given:
         raise UsageError(f"{', '.join(given)} would be ignored beside --plan; write it into the plan, or leave it out")
 
 

@@ -97,3 +97,9 @@ def test_no_more_pixels_are_asked_for_than_an_image_has() -> None:
     with pytest.raises(UsageError, match="65 pixels, and the images have 64"):
         L0Inv(pixels=65).make_trigger(SHAPE, generator())
     assert L0Inv(pixels=64).make_trigger(SHAPE, generator())
+
+
+@pytest.mark.parametrize("attack", [L0Inv(amplitude=0.5), L2Inv(radius=0.001)])
+def test_a_trigger_that_changes_nothing_is_refused(attack) -> None:
+    with pytest.raises(UsageError, match=f"{attack.name}: with these options no pixel changes"):
+        attack.make_trigger((1, 28, 28), generator())

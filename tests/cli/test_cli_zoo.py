@@ -93,6 +93,7 @@ def test_a_card_that_says_too_much_is_found_out(run, plan, tmp_path):
         (["poison", "--dataset", "digits", "--out", "x", "--jobs", "2"], 4, "--jobs and --only go with --plan"),
         (["poison", "--dataset", "digits", "--out", "x", "--setting", "a2a", "--count", "0"], 4, "--count: expected"),
         (["poison", "--dataset", "digits", "--out", "x", "--setting", "a2a", "--preset", "mnist"], 4, "preset 'mnist'"),
+        (["poison", "--dataset", "digits", "--out", "x", "--attack", "none", "--preset", "mnist"], 4, "preset 'mnist'"),
         (
             ["poison", "--dataset", "digits", "--data-dir", "nowhere", "--out", "x"],
             4,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from untrojan.attacks.base import Attack
-from untrojan.errors import UnsupportedError
+from untrojan.errors import UnsupportedError, UsageError
 from untrojan.triggers import AdditiveTrigger
 
 
@@ -79,5 +79,11 @@ class OptimisedAttack(Attack):
         return AdditiveTrigger(self.finished(best).cpu())
 
     def finished(self, delta: Tensor) -> Tensor:
-        """Within the constraint, and in steps of 1/255, rounded towards zero so that no norm grows."""
-        return (self.project(delta, 1.0) * 255).trunc() / 255
+        """Within the constraint, and in steps of 1/255, rounded towards zero so that no norm grows.
+
+        Raises UsageError if nothing is left.
+        """
+        made = (self.project(delta, 1.0) * 255).trunc() / 255
+        if not bool(made.any()):
+            raise UsageError(f"{self.name}: with these options no pixel changes by 1/255; give a stronger trigger")
+        return made

@@ -88,6 +88,8 @@ def splits(recipe: Recipe) -> tuple[str, str | None]:
 def complete(recipe: Recipe) -> Recipe:
     """The recipe with what its preset says filled in; raises UsageError."""
     if recipe.attack == "none":
+        if recipe.preset is not None:
+            preset_for(recipe.preset, recipe.attack)  # raises for a name that there is not
         return recipe
     if recipe.setting is None:
         raise UsageError(f"attack {recipe.attack} needs --setting: a2o:T, a2a or s2t:S>T with class numbers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -163,3 +164,11 @@ def test_a_cell_that_is_there_twice_counts_once(pairs: list[tuple[Cell, CellReco
     rest = {"rows": ["method"], "columns": ["attack"], "rates": ["asr"]}
     check_table([c for c, _ in [*pairs, pairs[0]]], Table.model_validate(rest))
     assert made([*pairs, pairs[0]], **rest) == made(pairs, **rest)
+
+
+def test_one_measurement_under_two_labels_has_two_rows() -> None:
+    one = cell("a", "badnet")
+    other = dataclasses.replace(one, spec=dataclasses.replace(one.spec, label="the default"))
+    assert one.key == other.key
+    both = made([(one, record(one, 0.1)), (other, record(other, 0.1))])
+    assert [entry.row for entry in both.entries] == [("bna",), ("the default",)]

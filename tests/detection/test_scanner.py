@@ -120,6 +120,28 @@ def test_what_the_single_pairs_do_to_other_classes_is_measured_as_they_ended(mon
     assert min(after) > 10 * min(before)
 
 
+def test_a_pair_that_ran_out_of_time_stays_what_it_was(monkeypatch):
+    """A size of one trigger and a spill of another say nothing."""
+    attack = torch.eye(CLASSES)
+    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    judged, times = [], []
+    findings_of = scanner.findings_of
+
+    def late(searches, refined, images, labels):
+        times.append(len(refined))
+        return {} if len(times) > 2 else spills(searches, refined, images, labels)
+
+    def noted(kind, result, *rest):
+        judged.append(dict(result.singled))
+        return findings_of(kind, result, *rest)
+
+    monkeypatch.setattr(scanner, "spills", late)
+    monkeypatch.setattr(scanner, "findings_of", noted)
+    scan(attack)
+    assert times[2:] == [4, 4]
+    assert not any(judged)
+
+
 def test_three_honest_classes_are_judged_without_their_pairs():
     images, labels = planted_images()
     some = labels < 3

@@ -65,21 +65,22 @@ def check_table(cells: Sequence[Cell], table: Table) -> None:
 
 def table_of(plan: Plan, cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> BenchTable:
     """The table of finished and failed cells; records: by key. Cells without a record are left out."""
-    groups: dict[tuple[Facts, Facts], list[tuple[Cell, CellRecord]]] = {}
-    for cell in {cell.key: cell for cell in cells}.values():
+    # By key: a cell may be there twice, and under another label it has a place of its own.
+    groups: dict[tuple[Facts, Facts], dict[str, tuple[Cell, CellRecord]]] = {}
+    for cell in cells:
         if cell.key in records:
             place = (_place(cell, plan.table.rows, plan.table), _place(cell, plan.table.columns, plan.table))
-            groups.setdefault(place, []).append((cell, records[cell.key]))
+            groups.setdefault(place, {})[cell.key] = cell, records[cell.key]
     return BenchTable(
         name=plan.name,
         title=plan.title,
         rows=plan.table.rows,
         columns=plan.table.columns,
         rates=tuple(rate for rate in plan.table.rates if rate != "found"),
-        entries=tuple(_entry(row, column, group) for (row, column), group in groups.items()),
+        entries=tuple(_entry(row, column, list(group.values())) for (row, column), group in groups.items()),
         failed=tuple(
             (cell.name, records[cell.key].reason or "")
-            for cell in cells
+            for cell in {cell.key: cell for cell in cells}.values()
             if cell.key in records and records[cell.key].status == "failed"
         ),
     )

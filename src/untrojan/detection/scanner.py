@@ -114,7 +114,10 @@ def scan_pairs(
     if classes >= FEW and not any(f.test in FOR_ALL for f in significant(findings, settings.alpha)):
         search_singles(searches, own, sources, said, margins, settings.pairs)
         for kind in own:
-            results[kind].spills |= spills(searches, results[kind].singled, images[right], labels[right])
+            measured = spills(searches, results[kind].singled, images[right], labels[right])
+            # Without it, after the deadline, a pair stays what it was: its size and its spill are of one trigger.
+            results[kind].singled = {pair: i for pair, i in results[kind].singled.items() if pair in measured}
+            results[kind].spills |= measured
         findings = _judged(results, margins, reached, shape)
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}

@@ -411,3 +411,32 @@ def test_the_record_of_anomaly_scores_holds_the_scores_of_its_sizes(monkeypatch:
     scores_of = script("anomaly_scores", monkeypatch)["scores_of"]
     for one in json.loads(path.read_text())["results"]["victims"]:
         assert scores_of(one["sizes"]) == one["scores"]
+
+
+def test_what_a_trigger_hides_is_told_beside_what_bna_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = script("honest_networks", monkeypatch)
+    monkeypatch.setitem(
+        made["table"].__globals__,
+        "under_the_ceiling",
+        lambda: {"cifar10/badnet-a2o9-s100": 3.0, "cifar10/badnet-a2o9-s101": 1.0, "gtsrb/l0-inv": 26.0},
+    )
+    rows = [
+        {"name": f"cifar10/badnet-a2o9-s10{i}", "group": "cifar10/badnet-a2o9", "lost": lost}
+        for i, lost in enumerate((2.0, 4.0))
+    ] + [{"name": "gtsrb/l0-inv-a2o0-s100", "group": "gtsrb/l0-inv-a2o0", "lost": 12.5}]
+    badnet, gtsrb, papers, none = made["table"](rows).splitlines()[2:]
+    assert badnet.startswith("| cifar10/badnet-a2o9 | 2 | 3.0 [")
+    assert "| 2.0 [" in badnet
+    assert "| -1.0 [" in badnet
+    assert gtsrb == "| gtsrb/l0-inv-a2o0 | 1 | 12.5 | 26.0 | 13.5 |"
+    assert papers.startswith("| *the paper's, all-to-one* | 2 | 3.0 [")
+    assert none == "| *the paper's, all-to-all* | 0 | – | – | – |"
+
+
+def test_what_bna_lacks_is_read_from_the_records_of_both_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = script("honest_networks", monkeypatch)["under_the_ceiling"]()
+    cells = json.loads((BENCHMARKS / "records" / "methods.json").read_text())["results"]["cells"]
+    one = next(c for c in cells if (c["method"], c["victim"]) == ("bna", "cifar10/blended-a2o9-s100"))
+    lacking = 100 * (one["rates"]["before"]["sia_ceiling"]["value"] - one["rates"]["sia"]["value"])
+    assert found["cifar10/blended-a2o9-s100"] == pytest.approx(lacking)
+    assert found["gtsrb/l0-inv"] > 0

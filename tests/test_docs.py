@@ -69,6 +69,7 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
         ("slope", "rows", "table", "paper"),
         ("divergences", "victims", "table", "paper"),
         ("anomaly_scores", "victims", "table", "paper"),
+        ("honest_networks", "victims", "table", "paper"),
     ],
 )
 def test_a_table_is_made_from_its_record(

@@ -127,6 +127,8 @@ def test_a_part_of_a_plan_can_be_measured_before_all_its_victims_are_there(tmp_p
     with pytest.raises(UsageError, match=r"digits/x\*"):
         victims_of(plan, tmp_path)
     assert [victim.name for victim in victims_of(plan, tmp_path, only="*attacked")] == victims[:1]
+    with pytest.raises(UsageError, match=r"digits/x\*"):  # this one was asked for
+        victims_of(plan, tmp_path, only="*")
 
 
 def test_data_must_be_known(victims: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from untrojan.bench.cell import Cell
-from untrojan.bench.work import images_of
+from untrojan.bench.work import _stand_ins, images_of
 from untrojan.errors import DataError
 
 CellsOf = Callable[..., list[Cell]]
@@ -44,6 +45,25 @@ def test_what_the_defence_has_seen_twice_is_no_test(cells: CellsOf, tmp_path: Pa
     images = images_of(cells(NONE, defence=3, data=str(tmp_path))[0])
     assert images.left_out == 24 - 3 - len(images.test) > 0
     assert not set(images.defence.hashes()) & set(images.test.hashes())
+
+
+def test_a_scan_of_many_classes_gets_ten_images_of_each(cells: CellsOf, tmp_path: Path) -> None:
+    names = tuple(f"c{number:02}" for number in range(51))
+    noise = torch.Generator().manual_seed(1)
+    for name in names:
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            picture = torch.randint(0, 255, (8, 8), generator=noise, dtype=torch.uint8)
+            Image.fromarray(picture.numpy()).save(tmp_path / name / f"{number}.png")
+    few = cells(NONE, defence=561, data=str(tmp_path))[0]
+    many = dataclasses.replace(few, victim=dataclasses.replace(few.victim, class_names=names))
+    assert torch.bincount(images_of(many).scan.labels).tolist() == [10] * 51
+
+
+def test_stand_ins_are_shared_by_the_cells_of_one_scan_alone() -> None:
+    _stand_ins("one")["anything"] = "made"  # type: ignore[index, assignment]
+    assert _stand_ins("one")
+    assert not _stand_ins("another")
 
 
 def test_too_few_images_are_told(cells: CellsOf) -> None:

@@ -46,7 +46,8 @@ def victims_of(plan: Plan, zoo: Path | None, only: str | None = None) -> list[Be
         try:
             found = _found(wanted, zoo)
         except UsageError:
-            if only is None:  # a part of a plan can be measured while its other victims are still in the making
+            # A part of a plan can be measured while its other victims are still in the making.
+            if only is None or fnmatchcase(wanted, only):
                 raise
         else:  # a folder that is named in two ways is one victim
             known = {folder.resolve() for folder in folders.values()}

@@ -3,13 +3,15 @@ r"""A table that ``untrojan bench`` has made, as a record and in a page.
     untrojan bench --plan benchmarks/plans/table4.toml --out RUN ...
     python benchmarks/bench_table.py RUN --out benchmarks/records/table4.json --page docs/paper.md
 
-The record is named after the plan. In percent, means over victims: ACC, ASR and its floor, SIA and its ceiling.
+The record is named after the plan. In percent, means over victims: ACC, ASR and its floor, SIA and its ceiling. With
+--costs a second table has what making each row's guards cost, the scan included.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ from untrojan.bench.tables import BenchTable
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = ["src/untrojan/bench/work.py", "src/untrojan/pipeline.py", "src/untrojan/correction/bna.py"]
 BOUNDS = {"asr": "asr_floor", "sia": "sia_ceiling"}
+COSTS = {
+    "seconds": "seconds",
+    "images_forward_backward": "images forward + backward",
+    "images_forward": "images forward",
+}
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -55,18 +62,34 @@ def _rates(rates: dict[str, Any]) -> str:
     return ", ".join(shown) or "–"
 
 
+def costs(results: dict[str, Any]) -> str:
+    """A line for each row that has cost something: the means over all its columns, and of how many these are."""
+    entries = BenchTable.model_validate(results["table"]).entries
+    heads = [*results["table"]["rows"], "groups", *COSTS.values()]
+    made = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in dict.fromkeys(one.row for one in entries):
+        own = [one.cost for one in entries if one.row == row and all(one.cost.get(name) for name in COSTS)]
+        if own:
+            means = [statistics.mean(mean.value for cost in own if (mean := cost[name])) for name in COSTS]
+            made.append(f"| {' | '.join([*row, str(len(own)), *(f'{mean:,.0f}' for mean in means)])} |")
+    return "\n".join(made)
+
+
 def main() -> None:
     """Read the run's table, record it, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="what untrojan bench --out wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="the page with the table")
+    parser.add_argument("--costs", action="store_true", help="put a table of costs into the page, too")
     given = parser.parse_args()
     results = {"table": json.loads((given.run / "table.json").read_text(encoding="utf-8"))}
     print(table(results))
     write_record(given.out, name=given.out.stem, script=__file__, seed=0, results=results, measures=MEASURES)
     if given.page:
         put(given.page, *marks(given.out.stem), table(results))
+        if given.costs:
+            put(given.page, *marks(f"costs of {given.out.stem}"), costs(results))
 
 
 if __name__ == "__main__":

@@ -340,6 +340,25 @@ def test_a_bench_runs_table_has_the_bounds_in_brackets_and_counts_victims(monkey
     assert lines[2:] == ["| 50 | 90.0, 2.0 (1.0), 85.0 (90.0) | 80.0 |", "| 150 | 70.0 | – |"]
 
 
+def test_what_guards_cost_is_a_mean_over_the_groups_in_which_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(row: str, column: str, *amounts: float) -> dict[str, Any]:
+        names = ("seconds", "images_forward", "images_forward_backward")
+        known = {n: {"value": v, "low": None, "high": None, "victims": 1} for n, v in zip(names, amounts, strict=False)}
+        about = {"row": [row], "column": [column], "cells": 1, "failed": 0, "found": None, "rates": {}}
+        return about | {"cost": dict.fromkeys(names) | known}
+
+    entries = [
+        entry("none", "a"),
+        entry("nad", "a", 30, 1000, 2000),
+        entry("nad", "b", 50, 2000, 4000),
+        entry("nad", "c"),
+    ]
+    about = {"name": "t", "title": None, "rows": ["method"], "columns": ["attack"], "rates": [], "failed": []}
+    lines = script("bench_table", monkeypatch)["costs"]({"table": about | {"entries": entries}}).splitlines()
+    assert lines[0] == "| method | groups | seconds | images forward + backward | images forward |"
+    assert lines[2:] == ["| nad | 2 | 40 | 3,000 | 1,500 |"]
+
+
 def test_the_overhead_is_measured_for_every_share(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = script("overhead", monkeypatch)["measure"]("resnet18", 4, 10, 2, 0)
     assert [row["share"] for row in rows] == [0.0, 0.1, 1.0]

@@ -87,6 +87,9 @@ def test_tables_of_bench_runs_are_made_from_their_records(script: Callable[[str]
         if "table" in results:
             begin, end = made["marks"](path.stem)
             assert f"{begin}\n{made['table'](results)}\n{end}" in page, f"run benchmarks/bench_table.py for {path.stem}"
+            begin, end = made["marks"](f"costs of {path.stem}")
+            if begin in page:
+                assert f"{begin}\n{made['costs'](results)}\n{end}" in page, f"run it with --costs for {path.stem}"
 
 
 def test_what_stands_between_two_marks_is_replaced(tmp_path: Path, script: Callable[[str], dict[str, Any]]) -> None:

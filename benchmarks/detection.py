@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help="also keep what the record at --out has of other victims")
     options = parser.parse_args(arguments)
     chosen = selected(options.zoo, options.plan, options.half, options.only)
+    if not chosen:
+        parser.error(f"the {options.half} half of {options.zoo} has no such victim with its weights")
     options.work.mkdir(parents=True, exist_ok=True)
     jobs = [(member, options.work, options.seed) for member in chosen]
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:

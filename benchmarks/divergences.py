@@ -1,7 +1,7 @@
 r"""What a trigger does to the activations of the penultimate layer, and what BNA leaves of it: Table 9 and Figure 1.
 
     python benchmarks/divergences.py --zoo zoo --work FOLDER --out RECORD [--figure docs/activations.png] \
-        [--page docs/paper.md]
+        [--page docs/paper.md] [--keep]
 
 For each neuron, the distance between its histogram on clean images of the classes that the attacker moves and that on
 the same images with the attacker's trigger: in a clean network, in the victim, and in the victim with BNA, where the
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from page import put
-from record import write_record
+from record import kept, write_record
 from slope import empirical
 from torch import Tensor, nn
 
@@ -157,13 +157,16 @@ def main() -> None:
     """Measure, record, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--victims", nargs="+", default=VICTIMS, help="all-to-one; the figure shows the first")
+    parser.add_argument(
+        "--victims", nargs="+", default=VICTIMS, help="all-to-one; the figure shows the first of the record"
+    )
     parser.add_argument("--clean", default="cifar10/clean-s100", help="a clean network of the same half")
     parser.add_argument("--work", type=Path, required=True, help="where finished scans and guards are kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--keep", action="store_true", help="also keep what the record at --out has of other victims")
     given = parser.parse_args()
     plan = Plan(
         victims=tuple(given.victims),
@@ -176,8 +179,12 @@ def main() -> None:
     for cell in cells_of(plan, victims_of(plan, given.zoo)):
         rows.append(row(cell, given.work, other))
         print(rows[-1]["name"], rows[-1]["divergences"], flush=True)
+    if given.keep:
+        rows += kept(given.out, "victims", rows, lambda one: one["name"])
+        place = {name: number for number, name in enumerate(VICTIMS)}
+        rows.sort(key=lambda one: place.get(one["name"], len(place)))
     for one in rows[1:]:  # one victim's are enough for the picture
-        del one["histograms"]
+        one.pop("histograms", None)
     results = {"clean": given.clean, "width": WIDTH, "victims": rows}
     write_record(given.out, name=given.out.stem, script=__file__, seed=given.seed, results=results, measures=MEASURES)
     if given.figure:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import gumbel_r, kstest
 
 from untrojan.detection.evidence import (
+    BACKING,
     REACH_POWER,
     Finding,
     KindResults,
+    backed,
     findings_of,
     gumbel_tail,
     inversion_of,
@@ -253,3 +255,24 @@ def test_a_class_that_is_reached_far_without_a_trigger_must_be_odder() -> None:
     assert alone == alone_far
     many = [kinds_of([10.0] * 42 + [4.0], [10.0] * 42 + [4.0], reach=reach) for reach in ({42: 1.0}, {})]
     assert [f.statistic for f in together(many[0])] == [f.statistic for f in together(many[1])]
+
+
+@pytest.mark.parametrize(("as_pair", "counts"), [(1.5, True), (0.9, False)])
+@pytest.mark.parametrize("kind", ["patch", "additive"])
+def test_a_single_pair_counts_only_if_it_is_small_for_a_pair_as_well(as_pair, counts, kind) -> None:
+    """Of whatever kind; how odd another pair is does not help it, and other tests are left alone."""
+    single = Finding("single", "patch", 3.0, 3.0, 90, source=3, target=4)
+    pair = Finding("pair", kind, as_pair, 3.0, 90, source=3, target=4)
+    reverse = Finding("pair", "patch", 3.0, 3.0, 90, source=4, target=3)
+    into = Finding("target", "patch", 3.0, 3.0, 10, target=4)
+    assert (pair.p_value < BACKING) == counts
+    weighed = backed([into, single, reverse, pair])
+    assert [weighed[0], *weighed[2:]] == [into, reverse, pair]
+    assert weighed[1].p_value == (single.p_value if counts else 1.0)
+
+
+def test_a_pair_that_is_too_large_for_an_attackers_backs_nothing() -> None:
+    single = Finding("single", "patch", 3.0, 3.0, 90, source=3, target=4)
+    pair = Finding("pair", "patch", 3.0, 3.0, 90, source=3, target=4, plausible=False)
+    assert [f.p_value for f in backed([single, pair])] == [1.0, 1.0]
+    assert backed([single])[0].p_value == 1.0

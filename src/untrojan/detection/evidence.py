@@ -66,7 +66,7 @@ class Finding:
     @property
     def p_value(self) -> float:
         """How often the largest value of this test and kind is at least this in an honest classifier; 1 for a trigger
-        that is too large to be an attacker's."""
+        that is too large to be an attacker's, and for a single pair that does not stand out as a pair."""
         return gumbel_tail(self.z) if self.plausible else 1.0
 
     @property
@@ -162,6 +162,10 @@ nothing. Powers from .3 to .75 tell the attacked victims of the calibration half
 
 ODD_PAIRS = 2
 """A single pair, or as many, stand out from the rest."""
+
+BACKING = 0.1
+"""What p-value, as a pair, a single pair must stay below: of the calibration half's that were found, all are below .05.
+"""
 
 
 def findings_of(
@@ -304,6 +308,22 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
     both = [(first[key], second[key]) for key in first if key in second]
     ordered = [sorted(pair, key=lambda f: -f.z) for pair in both]
     return [replace(clear, partner=other.value) for clear, other in ordered]
+
+
+def backed(findings: Sequence[Finding]) -> list[Finding]:
+    """The same, in which a single pair counts for nothing unless its trigger is small for a pair's as well.
+
+    In an honest classifier whose triggers are all large the sparing one can be some way from the rest.
+    """
+    as_pair: dict[tuple[int | None, int | None], float] = {}
+    for finding in findings:
+        if finding.test == "pair":
+            pair = finding.source, finding.target
+            as_pair[pair] = min(as_pair.get(pair, 1.0), finding.p_value)
+    return [
+        replace(f, plausible=False) if f.test == "single" and as_pair.get((f.source, f.target), 1.0) >= BACKING else f
+        for f in findings
+    ]
 
 
 def with_triggers(odd: Sequence[Finding], findings: Sequence[Finding]) -> list[Finding]:

@@ -23,6 +23,7 @@ from untrojan.detection.evidence import (
     FOR_ALL,
     Finding,
     KindResults,
+    backed,
     findings_of,
     margin_findings,
     reaches,
@@ -145,7 +146,7 @@ def _judged(
     for kind, result in results.items():
         plausible = partial(FAMILIES[kind]().plausible, image_shape=image_shape)
         findings += findings_of(kind, result, margins, plausible, reach)
-    return findings + together(findings) + margin_findings(reached)
+    return backed(findings + together(findings)) + margin_findings(reached)
 
 
 def _mostly_failed(result: KindResults) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,6 @@ def evaluate(
     progress, labels = progress or Silent(), labels.cpu()
     # A guard passes its images through its own view of the victim, which a counter on the classifier does not see.
     counted: list[nn.Module] = [classifier, *(() if guard is None else guard.networks)]
-    flags = guard is not None and guard.flags
     with as_found(classifier), ExitStack() as stack:
         meters = [stack.enter_context(CostMeter(module)) for module in counted]
         stack.enter_context(finite_answers(counted))
@@ -65,53 +65,30 @@ def evaluate(
         if int(labels.min()) < 0 or int(labels.max()) >= victim.classes:
             raise DataError(f"labels must lie in 0..{victim.classes - 1}, got {int(labels.min())}..{int(labels.max())}")
         goals = None if setting is None else setting.target_of(labels, victim.classes)
-        moved = None if goals is None else goals >= 0
-        if trigger is not None and moved is not None and not bool(moved.any()):
+        moved = None if trigger is None or goals is None else goals >= 0
+        if moved is not None and not bool(moved.any()):
             raise DataError(f"none of the test images is of a class that setting '{setting}' moves")
-        progress.start("measuring", len(images) + (0 if trigger is None or moved is None else int(moved.sum())))
+        progress.start("measuring", len(images) + (0 if moved is None else int(moved.sum())))
         clean = _decide(classifier, guard, images, None, batch_size, progress)
-        triggered = None
-        if trigger is not None and moved is not None:
-            triggered = _decide(classifier, guard, images[moved], trigger, batch_size, progress)
+        stamped = None
+        if trigger is not None and moved is not None and goals is not None:
+            decision = _decide(classifier, guard, images[moved], trigger, batch_size, progress)
+            stamped = _Stamped(decision, goals[moved], labels[moved], clean.suspect_labels[moved])
     if setting is not None:
         targets = {target for _, target in setting.pairs(victim.classes)}
     else:
         targets = set() if guard is None else set(guard.targets.tolist())
     among = torch.isin(labels, torch.tensor(sorted(targets), dtype=torch.int64))
-    suspects = clean.suspect_labels
-    before, after = Before(acc=wilson(*agreement(suspects, labels))), None
-    counts = Counts(clean=len(images), target_clean=int(among.sum()) if targets else None, left_out=left_out)
-    if guard is not None:
-        after = After(
-            acc=wilson(*agreement(clean.labels, labels)),
-            fpr=wilson(*share(clean.triggered, among)) if flags else None,
-            fpr_all=wilson(*share(clean.triggered)) if flags else None,
-        )
-    if goals is not None and moved is not None and triggered is not None:
-        goal, truth = goals[moved], labels[moved]
-        successful = triggered.suspect_labels == goal
-        counts = counts.model_copy(update={"triggered": len(truth), "successful": int(successful.sum())})
-        before = Before(
-            acc=before.acc,
-            asr=wilson(*agreement(triggered.suspect_labels, goal)),
-            asr_floor=wilson(*agreement(suspects[moved], goal)),
-            sia=wilson(*agreement(triggered.suspect_labels, truth)),
-            sia_ceiling=wilson(*agreement(suspects[moved], truth)),
-        )
-        if after is not None:
-            after = After(
-                acc=after.acc,
-                asr=wilson(*agreement(triggered.labels, goal)),
-                sia=wilson(*agreement(triggered.labels, truth)),
-                tpr=wilson(*share(triggered.triggered)) if flags else None,
-                tpr_of_successful=wilson(*share(triggered.triggered, successful)) if flags else None,
-                fpr=after.fpr,
-                fpr_all=after.fpr_all,
-            )
     return Evaluation(
-        before=before,
-        after=after,
-        counts=counts,
+        before=_before(clean, labels, stamped),
+        after=None if guard is None else _after(clean, labels, among, stamped, flags=guard.flags),
+        counts=Counts(
+            clean=len(images),
+            target_clean=int(among.sum()) if targets else None,
+            left_out=left_out,
+            triggered=None if stamped is None else len(stamped.truth),
+            successful=None if stamped is None else int(stamped.successful.sum()),
+        ),
         setting=None if setting is None else str(setting),
         victim=victim,
         cost=Cost(
@@ -122,6 +99,56 @@ def evaluate(
         seed=seed,
         version=version(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stamped:
+    """What became of the images that carry the trigger: ``goal``, where the attacker sends each; ``truth``, its true
+    class; ``unstamped``, what the victim says of it without the trigger; int64 [N] each."""
+
+    decision: Decision
+    goal: Tensor
+    truth: Tensor
+    unstamped: Tensor
+
+    @property
+    def successful(self) -> Tensor:
+        """bool [N], where the victim obeys."""
+        return self.decision.suspect_labels == self.goal
+
+
+def _before(clean: Decision, labels: Tensor, stamped: _Stamped | None) -> Before:
+    """The victim without its guard."""
+    acc = wilson(*agreement(clean.suspect_labels, labels))
+    if stamped is None:
+        return Before(acc=acc)
+    return Before(
+        acc=acc,
+        asr=wilson(*share(stamped.successful)),
+        asr_floor=wilson(*agreement(stamped.unstamped, stamped.goal)),
+        sia=wilson(*agreement(stamped.decision.suspect_labels, stamped.truth)),
+        sia_ceiling=wilson(*agreement(stamped.unstamped, stamped.truth)),
+    )
+
+
+def _after(clean: Decision, labels: Tensor, among: Tensor, stamped: _Stamped | None, *, flags: bool) -> After:
+    """The victim with its guard. among: bool [N], the clean images of the target classes; flags: whether the guard
+    flags images at all."""
+    after = After(
+        acc=wilson(*agreement(clean.labels, labels)),
+        fpr=wilson(*share(clean.triggered, among)) if flags else None,
+        fpr_all=wilson(*share(clean.triggered)) if flags else None,
+    )
+    if stamped is None:
+        return after
+    decision = stamped.decision
+    rates = {
+        "asr": wilson(*agreement(decision.labels, stamped.goal)),
+        "sia": wilson(*agreement(decision.labels, stamped.truth)),
+        "tpr": wilson(*share(decision.triggered)) if flags else None,
+        "tpr_of_successful": wilson(*share(decision.triggered, stamped.successful)) if flags else None,
+    }
+    return after.model_copy(update=rates)
 
 
 @torch.no_grad()

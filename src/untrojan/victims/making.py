@@ -87,12 +87,7 @@ def make_victim(
     started = time.perf_counter()
     progress = progress or Silent()
     classes, shape = _classes(train_set), _shape(train_set)
-    if test is not None:
-        test.require_labels(classes)
-        if _shape(test) != shape:
-            raise DataError(
-                f"{test.where}: images of shape {_shape(test)}, those to train on have {shape}; use --input"
-            )
+    _require_alike(test, classes, shape)
     poisoner, count = _poisoner(attack, attack_options or {}, setting, count)
     model, module = _network(arch, width, classes, shape[0], seed)
     card: dict[str, Any] = {
@@ -150,13 +145,35 @@ def make_victim(
         )
     trigger = backdoor.trigger
     card |= {"poisoned_images": len(backdoor.images) - len(train_set), "trigger": _outline(trigger)}
-    card |= {"acc": None, "asr": None, "asr_floor": None, "test_data": None}
-    if test is not None:
-        progress.start("measuring", len(test))
-        card |= {"test_data": describe(test)}
-        card |= measure(Classifier(module), test, trigger, setting, classes, progress)
+    card |= _measured(module, test, trigger, setting, classes, progress)
     card |= {"seconds": round(time.perf_counter() - started, 3), "device": str(device), "versions": _versions()}
     return Victim(module, trigger, setting, card)
+
+
+def _require_alike(test: ImageSet | None, classes: int, shape: tuple[int, int, int]) -> None:
+    """Test images are of the classes and the shape of those to train on; raises DataError."""
+    if test is None:
+        return
+    test.require_labels(classes)
+    if _shape(test) != shape:
+        raise DataError(f"{test.where}: images of shape {_shape(test)}, those to train on have {shape}; use --input")
+
+
+def _measured(
+    module: nn.Module,
+    test: ImageSet | None,
+    trigger: Trigger | None,
+    setting: Setting | None,
+    classes: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The card's rates, and on which images; None for what does not apply."""
+    rates: dict[str, Any] = {"acc": None, "asr": None, "asr_floor": None, "test_data": None}
+    if test is None:
+        return rates
+    progress.start("measuring", len(test))
+    measured = measure(Classifier(module), test, trigger, setting, classes, progress)
+    return rates | {"test_data": describe(test)} | measured
 
 
 def _poisoner(

@@ -163,9 +163,9 @@ nothing. Powers from .3 to .75 tell the attacked victims of the calibration half
 ODD_PAIRS = 2
 """A single pair, or as many, stand out from the rest."""
 
-BACKING = 0.1
-"""What p-value, as a pair, a single pair must stay below: of the calibration half's that were found, all are below .05.
-"""
+BACKING = 0.2
+"""What p-value, as a pair, a single pair must stay below. Those by which the calibration half's victims are found are
+below .1, and few of the honest networks' are."""
 
 
 def findings_of(

@@ -9,6 +9,9 @@ largest of as many as all tests have together mostly is: a heavy tail must not m
 classes are few, and a scale that is fitted to few may come out small by chance: it is half of that of ten classes
 at least. The largest of n times as many values is larger by log n scales. ``--write`` puts the result into
 ``src/untrojan/detection/null.py``; ``--leave-out`` keeps victims out of the fit, to see how the null suits them.
+``--beside`` is another record of that half: the same victims trained with another processor's rounding are other
+networks, half of whose values are luck, and a scale that is fitted to twice as many is surer. How many tests there are
+in effect is told by the first record alone, whose rows are judged as the scan judges now.
 """
 
 from __future__ import annotations
@@ -151,24 +154,28 @@ def replaced(text: str, group: str, entries: str, tests: float) -> str:
     return re.sub(r"(TESTS, TESTS_OF_MANY = )([0-9.]+), ([0-9.]+)", new, made)
 
 
+def of_the_fit(record: Path, group: str, leave_out: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The clean victims of a record that a null is fitted to."""
+    results = json.loads(record.read_text())["results"]
+    if results["half"] != "calibration":
+        raise SystemExit(f"{record}: of the {results['half']} half; a null is fitted on the other one")
+    clean = clean_victims(results["victims"], group)
+    return [victim for victim in clean if not any(fnmatch(victim["name"], pattern) for pattern in leave_out)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, show, record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detection", type=Path, help="a record of benchmarks/detection.py, calibration half")
     parser.add_argument("group", choices=BEGIN)
     parser.add_argument("--leave-out", nargs="+", default=[], help="patterns of names")
+    parser.add_argument("--beside", type=Path, help="another such record, whose clean victims are fitted as well")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
-    results = json.loads(options.detection.read_text())["results"]
-    if results["half"] != "calibration":
-        raise SystemExit(f"{options.detection}: of the {results['half']} half; a null is fitted on the other one")
-    victims = [
-        victim
-        for victim in clean_victims(results["victims"], options.group)
-        if not any(fnmatch(victim["name"], pattern) for pattern in options.leave_out)
-    ]
-    seen = observations(victims)
+    victims = of_the_fit(options.detection, options.group, options.leave_out)
+    others = [] if options.beside is None else of_the_fit(options.beside, options.group, options.leave_out)
+    seen = observations([*victims, *others])
     least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
     null = {
         key: fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)

@@ -157,6 +157,25 @@ def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str
     assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
 
 
+def test_a_null_is_fitted_to_the_calibration_half_s_clean_victims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_the_fit = script("calibration", monkeypatch)["of_the_fit"]
+    rows = [
+        {"name": name, "attack": attack, "classes": 10}
+        for name, attack in (("clean-s1", "none"), ("clean-vit-s1", "none"), ("badnet-s1", "badnet"))
+    ]
+    path = tmp_path / "detection.json"
+    for half in ("reporting", "calibration"):
+        path.write_text(json.dumps({"results": {"half": half, "victims": rows}}), encoding="utf-8")
+        if half == "reporting":
+            with pytest.raises(SystemExit, match="of the reporting half"):
+                of_the_fit(path, "ten", [])
+    assert of_the_fit(path, "ten", ["clean-vit-*"]) == rows[:1]
+    assert of_the_fit(path, "ten", []) == rows[:2]
+    assert of_the_fit(path, "many", []) == []
+
+
 def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calibration = script("calibration", monkeypatch)
     values = gumbel_r.rvs(0.5, 0.2, size=400, random_state=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ EVERYTHING = [
     "clean/scan/triggers.safetensors",
     "clean/victim.json",
     "clean/victim.safetensors",
+    "demo.json",
     "examples/plain.png",
     "examples/triggered.png",
     "poisoned/evaluation.json",
@@ -85,7 +87,7 @@ def test_demo_tells_its_story_and_writes_everything(run, shortened, tmp_path, mo
 def test_demo_can_be_repeated_and_printed_as_json(run, shortened, tmp_path):
     shortened()
     assert run("demo", "-q", "--out", tmp_path / "d").code == 0
-    (tmp_path / "d/poisoned/guard/stale").write_text("of the first run")
+    (tmp_path / "d/poisoned/guard/guard.json").write_text("of the first run")
     shortened()
     ended = run("demo", "-q", "--out", tmp_path / "d", "--format", "json")
     assert ended.code == 0
@@ -95,6 +97,25 @@ def test_demo_can_be_repeated_and_printed_as_json(run, shortened, tmp_path):
     assert found["evaluation"]["schema"] == "untrojan-evaluation-1"
     assert [example["name"] for example in found["examples"]] == ["plain.png", "triggered.png"]
     assert files(tmp_path / "d") == EVERYTHING
+
+
+@pytest.mark.parametrize("name", ["examples/mine.png", "clean/notes.txt", "mine"])
+def test_demo_leaves_what_was_put_beside_it(run, shortened, tmp_path, name):
+    shortened()
+    assert run("demo", "-q", "--out", tmp_path / "d").code == 0
+    (tmp_path / "d" / name).write_text("mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file()}
+    ended = run("demo", "-q", "--out", tmp_path / "d")
+    assert ended.code == 2
+    assert name in ended.error
+    assert {path: path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file()} == before
+
+
+def test_victims_with_a_demo_s_names_are_no_demo(run, shortened, tmp_path, victim_folder):
+    shutil.copytree(victim_folder, tmp_path / "work/poisoned")
+    assert "something else than a demo" in run("demo", "-q", "--out", tmp_path / "work").error
+    (tmp_path / "work/demo.json").write_text('{"schema": "untrojan-demo-files-1"}')
+    assert "something else than a demo" in run("demo", "-q", "--out", tmp_path / "work").error
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from untrojan.errors import OutputError
 if TYPE_CHECKING:
     from untrojan.demo import Demonstration
 
+WRITTEN, SCHEMA = "demo.json", "untrojan-demo-files-1"
+"""Which files a demo wrote, so that the next one replaces these and nothing else."""
+
 
 def demo(
     *,
@@ -33,8 +36,7 @@ def demo(
 ) -> int:
     """See it work in two minutes, offline: poison a small classifier of digits, find the backdoor, disarm it."""
     require_writable(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / "poisoned" / "victim.json").is_file():
-        raise OutputError(f"{out} holds something else than a demo; choose an empty or a new folder with --out")
+    _require_own(out)
 
     from untrojan.classifier import parse_device
     from untrojan.cli.page import full_content
@@ -48,7 +50,7 @@ def demo(
         if output is options.Format.text:
             write_text(f"{sentence}\n")
 
-    with staged(out, FILES) as stage:
+    with staged(out, (*FILES, WRITTEN)) as stage:
         result = demonstrate(stage, seed=seed, device=place, tell=tell, watch=lambda: progress_shown(quiet))
         page = render_html(
             full_content(
@@ -65,6 +67,7 @@ def demo(
             )
         )
         write_bytes(stage / "report.html", page.encode())
+        write_bytes(stage / WRITTEN, json.dumps({"schema": SCHEMA, "files": _files(stage)}, indent=2).encode())
     if output is options.Format.html:
         write_data(page)
     elif output is options.Format.json:
@@ -72,6 +75,29 @@ def demo(
     else:
         write_text(_end(result, out))
     return 0 if result.right else 2
+
+
+def _require_own(out: Path) -> None:
+    """Raise OutputError unless the folder is empty or an earlier demo's, to which nobody has added anything."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        card = json.loads((out / WRITTEN).read_bytes())
+        own = set(card["files"]) if card["schema"] == SCHEMA else None
+    except (OSError, ValueError, TypeError, KeyError):
+        own = None
+    if own is None:
+        raise OutputError(f"{out} holds something else than a demo; choose an empty or a new folder with --out")
+    added = [name for name in _files(out) if name not in own and name != WRITTEN]
+    if added:
+        raise OutputError(
+            f"{out} holds {added[0]}, which no demo wrote and which this one would remove; move it away, or "
+            "choose another --out"
+        )
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
 def _summary(result: Demonstration, out: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier import Classifier
-from untrojan.classifier.corrected import twin
+from untrojan.classifier.corrected import require_own_layers, twin
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
@@ -59,8 +59,9 @@ def scan(
     settings, progress = settings or ScanSettings(), progress or Silent()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
-        _require_searchable(classifier, images)
-        doubt, known, answers = doubts(classifier, images, labels)
+        with as_found(classifier):  # its hash is that of buffers which no pass has changed
+            _require_searchable(classifier, images)
+            doubt, known, answers = doubts(classifier, images, labels)
         victim = victim_info(classifier, images)
         found = None
         if doubt is None:
@@ -184,7 +185,7 @@ def repair(
         margin_share=margin_share,
         usual_margins=usual,
     )
-    with CostMeter(guard.victim) as first, CostMeter(guard.corrected) as second:
+    with as_found(classifier), CostMeter(guard.victim) as first, CostMeter(guard.corrected) as second:
         checks = {
             target: check_target(
                 guard,
@@ -244,7 +245,7 @@ def prepare(
         _require_searchable(classifier, images)
         # Whether a guard can be made at all, before the search.
         require_sites(classifier, images)
-        twin(classifier)
+        require_own_layers(classifier, twin(classifier), images[:1])
         _require_right(classifier, images, labels)
         seeds = {target: seed + 1_000_003 * target for target in report.targets}
         shared = prepare_together(classifier, report, images, labels, settings, seeds, progress)
@@ -287,6 +288,7 @@ def tune(
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         victim = victim_info(classifier, images)
+        require_own_layers(classifier, twin(classifier), images[:1])
         torch.manual_seed(seed)  # dropout in the copy that is trained
         made = tuning.fit(
             classifier,

@@ -184,3 +184,31 @@ def test_cuda_random_state() -> None:
     with rng_as_found():
         torch.rand(100, device="cuda")
     assert torch.equal(torch.rand(3, device="cuda"), wanted)
+
+
+class Counting(nn.Module):
+    """Counts its calls in one buffer in place, and in another anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.BatchNorm1d(2)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("again", torch.zeros(()))
+        self.register_buffer("none", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.again = self.again + 1
+        return self.inner(x)
+
+
+def test_buffers_are_as_found_in_value_and_identity() -> None:
+    module = Counting()
+    before = {name: (id(b), b.clone()) for name, b in module.named_buffers()}
+    with as_found(module):
+        module(torch.ones(3, 2))
+        module.inner.running_mean.add_(1.0)  # type: ignore[operator, union-attr]
+    after = dict(module.named_buffers())
+    assert after.keys() == before.keys()
+    assert all(id(after[name]) == place for name, (place, _) in before.items())
+    assert all(torch.equal(after[name], value) for name, (_, value) in before.items())

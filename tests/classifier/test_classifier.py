@@ -54,8 +54,18 @@ def test_a_network_without_logits(module: nn.Module) -> None:
     images = torch.zeros(1, 3, 2, 2)
     if isinstance(module, nn.LSTM):
         module = nn.Sequential(nn.Flatten(2), nn.Flatten(0, 0), nn.Linear(4, 2), module)
-    with pytest.raises(UnsupportedError, match=r"must return logits \[N, K\], it returned (shape|tuple)"):
+    with pytest.raises(UnsupportedError, match=r"must return logits \[N, K\], it returned (torch|tuple)"):
         Classifier(module)(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_logits_are_real_numbers(dtype: torch.dtype) -> None:
+    class Other(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1).to(dtype)
+
+    with pytest.raises(UnsupportedError, match=rf"must return logits \[N, K\], it returned {dtype}"):
+        Classifier(Other())(torch.zeros(1, 3, 2, 2))
 
 
 def test_impossible_preprocessing() -> None:

@@ -193,6 +193,41 @@ def test_what_scan_and_repair_refuse(found):
         untrojan.repair(plain, images, labels, own)
 
 
+@pytest.mark.parametrize("method", ["bna", "ft", "mmac", "i-bau"])
+def test_a_network_whose_copy_would_use_the_originals_layers_is_refused(found, method):
+    _, images, labels, report = found
+    wrapped = planted_classifier()
+    inner = wrapped.module.forward
+    wrapped.module.forward = lambda x: inner(x)
+    with pytest.raises(UnsupportedError, match="does not use its own layer"):
+        untrojan.repair(wrapped, images, labels, report, method=method)
+
+
+def test_a_network_that_counts_its_calls_is_scanned_and_repaired(found):
+    """Its hash is that of the file that it came from, and the caller's count stays."""
+    _, images, labels, _ = found
+    classifier = planted_classifier()
+    inner = classifier.module
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return self.inner(x)
+
+    counting = Classifier(Counting().eval())
+    own = counting.sha256()
+    report = untrojan.scan(counting, images, labels)
+    assert (report.verdict, report.victim.sha256) == ("backdoor", own)
+    guard = untrojan.repair(counting, images, labels, report)
+    assert guard.card.victim.sha256 == own == counting.sha256()
+    assert float(counting.module.calls) == 0
+
+
 def test_few_sources_limit_the_answers(found):
     """Of a target with one detected source: that source and what the stand-ins move as well."""
     classifier, images, labels, report = found

@@ -326,6 +326,11 @@ def test_errors() -> None:
             evaluate(classifier, images, LABELS)
     with pytest.raises(UsageError, match="together with its setting"):
         evaluate(classifier, IMAGES, LABELS, trigger=TRIGGER)
+    with pytest.raises(UsageError, match=r"Setting\.parse\('a2o:9'\), say; got 'a2o:3'"):
+        evaluate(classifier, IMAGES, LABELS, setting="a2o:3")  # type: ignore[arg-type]
+    for size in (0, -1):
+        with pytest.raises(UsageError, match="batch_size"):
+            evaluate(classifier, IMAGES, LABELS, batch_size=size)
     with pytest.raises(UsageError, match="class 4 does not exist"):
         evaluate(classifier, IMAGES, LABELS, trigger=TRIGGER, setting=Setting.parse("a2o:4"))
     with pytest.raises(DataError, match=r"labels must lie in 0\.\.3, got 1\.\.4"):

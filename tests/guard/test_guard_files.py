@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tiny_networks import random_images, shaken, tiny_classifier
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.errors import CheckpointError, GuardMismatchError, OutputError, UsageError
+from untrojan.errors import CheckpointError, GuardMismatchError, OutputError, UnsupportedError, UsageError
 from untrojan.guard import Guard, load_card, load_guard, save_guard
 from untrojan.guard.files import CARD, FORMAT, WEIGHTS, allowed, tensors_of
 from untrojan.guard.replacement import Replacement
@@ -238,3 +238,30 @@ def test_a_replacement_whose_network_ties_its_weights_comes_back(tmp_path: Path)
     save_guard(tmp_path, guard)
     images = torch.rand(5, 1, 2, 2)
     assert torch.equal(load_guard(tmp_path, classifier)(images).labels, guard(images).labels)
+
+
+def forwarding(classifier: Classifier) -> Classifier:
+    """Its network's forward is a function that holds on to the network itself, as some libraries wrap models."""
+    inner = classifier.module.forward
+    classifier.module.forward = lambda x: inner(x)  # type: ignore[method-assign]
+    return classifier
+
+
+def test_a_guard_whose_layers_would_never_be_used_is_refused(tmp_path: Path) -> None:
+    _, guard = guard_with_card()
+    save_guard(tmp_path, guard)
+    classifier = forwarding(tiny_classifier())
+    with pytest.raises(UnsupportedError, match=r"does not use its own layer .*make it a method"):
+        load_guard(tmp_path, classifier)
+    assert not any(layer._forward_pre_hooks for layer in classifier.modules())
+
+
+@pytest.mark.parametrize("shape", [[0, 8, 8], [1, 8, 100_000_000], [7, 8, 8]])
+def test_a_card_whose_images_do_not_pass_the_classifier_is_refused(tmp_path: Path, shape: list[int]) -> None:
+    _, guard = guard_with_card()
+    save_guard(tmp_path, guard)
+    card = json.loads((tmp_path / CARD).read_text())
+    card["victim"]["input_shape"] = shape
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="shape"):
+        load_guard(tmp_path, tiny_classifier())

@@ -12,8 +12,8 @@ import torch
 import untrojan
 from tiny_networks import random_images, shaken, tiny_classifier
 from untrojan.classifier.corrected import CorrectedClassifier
-from untrojan.errors import CheckpointError, GuardMismatchError, UsageError
-from untrojan.guard import Replacement, load_guard, save_guard
+from untrojan.errors import CheckpointError, GuardMismatchError, ShapeError, UsageError
+from untrojan.guard import Guard, Replacement, Strip, load_guard, save_guard
 from untrojan.guard.files import CARD, WEIGHTS
 from untrojan.pipeline import tune
 
@@ -34,6 +34,24 @@ def test_every_image_gets_the_other_networks_answer_and_no_flag() -> None:
     assert not torch.equal(decision.labels, decision.suspect_labels)
     assert not decision.triggered.any()
     assert decision.score.dtype == torch.float32
+
+
+@pytest.mark.parametrize("images", [IMAGES * float("nan"), IMAGES.float(), IMAGES.numpy()], ids=["nan", "255", "numpy"])
+def test_what_is_no_image_is_refused_by_every_guard(images: object) -> None:
+    classifier = tiny_classifier()
+    guards = [
+        made(),
+        Guard(classifier, [1], CorrectedClassifier(classifier).theta()),
+        Strip(classifier, IMAGES, overlays=9),
+    ]
+    for guard in guards:
+        with pytest.raises(ShapeError):
+            guard(images)
+        with pytest.raises(ShapeError):
+            untrojan.evaluate(classifier, images, LABELS, guard=guard)  # type: ignore[arg-type]
+        assert [len(told) for told in guard(IMAGES[:0])] == [0, 0, 0, 0]
+        floats = IMAGES.float() / 255
+        assert torch.equal(guard(floats.clone().requires_grad_()).labels, guard(floats).labels)
 
 
 @pytest.mark.parametrize("name", ["ft", "mmac"])

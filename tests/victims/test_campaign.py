@@ -12,9 +12,11 @@ import torch
 from untrojan.data import ImageSet
 from untrojan.errors import UsageError
 from untrojan.processes import Pool
+from untrojan.victims import campaign
 from untrojan.victims import recipe as recipes
 from untrojan.victims.campaign import run
 from untrojan.victims.checkpoint import STATE
+from untrojan.victims.making import Victim
 from untrojan.victims.plan import read_plan
 from untrojan.victims.recipe import Recipe, make
 from untrojan.victims.zoo import find_zoo, get, members, verify
@@ -99,6 +101,23 @@ def test_one_failure_does_not_stop_the_others(plan: list[Recipe], tmp_path: Path
     outcomes = list(run(wrong, tmp_path / "zoo", jobs=1, device=CPU))
     assert [(o.name, o.status) for o in outcomes] == [("wrong", "failed"), ("clean-s1", "made")]
     assert "architecture 'none'" in outcomes[0].reason
+
+
+def test_whatever_fails_does_not_stop_the_others(
+    plan: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {"left": 1}
+    save = campaign.save_victim
+
+    def failing(folder: Path, victim: Victim) -> None:
+        if first.pop("left", None):
+            raise ValueError("nobody thought of this")
+        save(folder, victim)
+
+    monkeypatch.setattr(campaign, "save_victim", failing)
+    outcomes = list(run(plan[:2], tmp_path / "zoo", jobs=1, device=CPU))
+    assert [o.status for o in outcomes] == ["failed", "made"]
+    assert outcomes[0].reason == "nobody thought of this"
 
 
 def test_half_precision_is_measured_as_it_is_stored(plan: list[Recipe], tmp_path: Path) -> None:

@@ -158,6 +158,20 @@ def test_unsuitable_images_are_refused() -> None:
         make(test=beyond)
 
 
+def test_classes_may_be_called_what_people_call_them(tmp_path: Path) -> None:
+    """With a no-break space, a Persian non-joiner, an emoji of three."""
+    names = ("New\u00a0York", "\u0633\u0647\u200c\u0634\u0646\u0628\u0647", "\U0001f468\u200d\U0001f33e")
+    save_victim(tmp_path, make(ImageSet(stripes().images, stripes().labels, names, "named")))
+    assert load_victim_folder(tmp_path, device="cpu", builtins=ARCHITECTURES).class_names == names
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "b\n", "\u202ec", "d\x00"])
+def test_a_class_with_control_characters_is_refused_before_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("untrojan.victims.making.train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(DataError, match="control character in its name"):
+        make(ImageSet(stripes().images, stripes().labels, ("x", name, "z"), "named"))
+
+
 def test_diverged_training_makes_no_victim() -> None:
     with pytest.raises(UntrojanError, match="diverged"):
         make(training=TrainingSettings(epochs=2, batch_size=16, learning_rate=math.inf, augmentation="none"))

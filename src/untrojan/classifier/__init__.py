@@ -5,7 +5,14 @@ from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.classifier.factory import build_module
 from untrojan.classifier.finite import finite_answers
-from untrojan.classifier.loading import VictimCard, load_classifier, load_victim_folder, parse_device, read_card
+from untrojan.classifier.loading import (
+    VictimCard,
+    load_classifier,
+    load_victim_folder,
+    parse_device,
+    printable,
+    read_card,
+)
 from untrojan.classifier.state import as_found, rng_as_found
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "load_victim_folder",
     "load_weights",
     "parse_device",
+    "printable",
     "read_card",
     "read_checkpoint",
     "rng_as_found",

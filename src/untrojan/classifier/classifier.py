@@ -73,8 +73,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, K] of images [N, C, H, W]: uint8 in 0..255, or floating point in [0, 1]."""
         logits = self.module(self.normalise(self.as_float(images)))
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+            came = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise UnsupportedError(
                 f"the network must return logits [N, K], it returned {came}; wrap it so that it does"
             )
@@ -107,10 +107,13 @@ class Classifier(nn.Module):
 
     @staticmethod
     def require_range(images: Tensor, slack: float = 0.0) -> None:
-        """Raise ShapeError for float images that are not finite or go beyond [0, 1] by more than ``slack``."""
+        """Raise ShapeError for float images that are not finite or go beyond [0, 1] by more than ``slack``, and for
+        what is no tensor."""
+        if not isinstance(images, Tensor):
+            raise ShapeError(f"expected a batch of images [N,C,H,W], got {type(images).__name__}")
         if not images.is_floating_point() or images.numel() == 0:
             return
-        low, high = images.aminmax()  # NaN if there is one
+        low, high = images.detach().aminmax()  # NaN if there is one
         if not (-slack <= float(low) and float(high) <= 1 + slack):
             raise ShapeError("float images must be finite and lie in [0, 1]; give uint8 images for values in 0..255")
 

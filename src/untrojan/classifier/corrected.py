@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.clipped import clipped_affine
 from untrojan.classifier.sites import batch_norms, is_plain, neuron_axis, neurons
+from untrojan.classifier.state import as_found
 from untrojan.errors import CheckpointError, UnsupportedError
 
 PARAMETERS = ("mean", "log_std", "low", "high")
@@ -211,6 +212,39 @@ def independent(classifier: Classifier) -> Classifier:
     for parameter in classifier.parameters():
         own[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
     return _copy(classifier, own)
+
+
+def require_own_layers(classifier: Classifier, copied: Classifier, images: Tensor) -> None:
+    """Raise UnsupportedError unless images pass the same layers in a copy as in the original.
+
+    A function that a network keeps, such as a replaced ``forward`` or a lambda, is not copied but goes on to use the
+    original's layers: a correction of the copy's would never be called. images: [N, C, H, W], one is enough.
+    """
+    with as_found(classifier):
+        original, other = (_passed(network, images) for network in (classifier, copied))
+    if original != other:
+        name = min(original ^ other)
+        raise UnsupportedError(
+            f"a copy of the network does not use its own layer '{name}', and a guard needs that: a function which the "
+            "network keeps, such as a replaced forward or a lambda, holds on to the original's; make it a method"
+        )
+
+
+def _passed(classifier: Classifier, images: Tensor) -> set[str]:
+    """Names of the layers that images pass."""
+    passed: set[str] = set()
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: passed.add(name)
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in classifier.named_modules() if name]
+    try:
+        with torch.no_grad():
+            classifier(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return passed
 
 
 def _copy(classifier: Classifier, known: dict[int, object]) -> Classifier:

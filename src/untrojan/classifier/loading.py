@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,12 +51,24 @@ class VictimCard(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> VictimCard:
         # These reach terminals and reports: no escape sequences from a downloaded file.
-        if not all(text.isprintable() for text in (self.model, self.weights, *(self.class_names or ()))):
+        if not (
+            self.model.isprintable() and self.weights.isprintable() and all(map(printable, self.class_names or ()))
+        ):
             raise ValueError("model, weights and class_names must consist of printable characters")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, self.input_shape[0]):
                 raise ValueError(f"{name} has {len(values)} values for {self.input_shape[0]} channels")
         return self
+
+
+def printable(name: str) -> bool:
+    r"""Whether a class may be called so: no control characters, but spaces of any width and what joins letters or keeps
+    them apart, which Persian, Indian scripts and emoji need.
+
+    >>> printable("New\u00a0York"), printable("a\u001b[2J")
+    (True, False)
+    """
+    return all(c.isprintable() or c in "\u200c\u200d" or unicodedata.category(c) == "Zs" for c in name)
 
 
 def load_classifier(

@@ -21,7 +21,7 @@ def as_found(module: nn.Module) -> Iterator[None]:
 
     Afterwards, also after an exception or Ctrl-C: training flags, ``requires_grad``, ``.grad``, hooks (those
     registered inside are removed, those before are kept) and the global random states of torch, numpy and Python are
-    as found. Values of parameters and buffers are not saved.
+    as found, and so are buffers, of which a network may count its calls. Values of parameters are not saved.
 
     >>> layer = nn.Linear(2, 2)
     >>> with as_found(layer):
@@ -32,6 +32,8 @@ def as_found(module: nn.Module) -> Iterator[None]:
     """
     modules = [(m, m.training, _hooks(m)) for m in module.modules()]
     parameters = [(p, p.requires_grad, p.grad, _tensor_hooks(p)) for p in module.parameters()]
+    buffers = [(m, dict(m._buffers), {n: b.detach().clone() for n, b in m._buffers.items() if b is not None})
+               for m, _, _ in modules]  # fmt: skip
     with rng_as_found(), torch.enable_grad():
         try:
             # The flag and not .eval(): an overridden train() may do more, and only the flag can be put back exactly.
@@ -43,6 +45,8 @@ def as_found(module: nn.Module) -> Iterator[None]:
                     parameter.requires_grad_(False)
             yield
         finally:
+            for submodule, tensors, values in buffers:
+                _restore_buffers(submodule, tensors, values)
             for submodule, training, hooks in modules:
                 submodule.training = training
                 _restore_hooks(submodule, hooks)
@@ -66,6 +70,16 @@ def rng_as_found() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
+
+
+@torch.no_grad()
+def _restore_buffers(module: nn.Module, tensors: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
+    """The same tensors, with the same values; nothing is written where nothing was."""
+    module._buffers.update(tensors)
+    for name, value in values.items():
+        tensor = tensors[name]
+        if tensor is not None and not torch.equal(tensor, value):
+            tensor.copy_(value)
 
 
 def _hooks(module: nn.Module) -> dict[str, Any]:

@@ -51,6 +51,10 @@ def evaluate(
         raise DataError("evaluation needs images, and there are none")
     require_label_each(images, labels)
     classifier.require_range(images)
+    if batch_size < 1:
+        raise UsageError(f"batch_size is at least 1, got {batch_size}")
+    if not isinstance(setting, Setting | None):
+        raise UsageError(f"a setting is Setting.parse('a2o:9'), say; got {setting!r}")
     if trigger is not None and setting is None:
         raise UsageError("a trigger is measured together with its setting, such as Setting.parse('a2o:9')")
     progress, labels = progress or Silent(), labels.cpu()

@@ -6,6 +6,7 @@ its row of Theta, if it has one, as ``theta/LAYER|PARAMETER``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.errors import CheckpointError, GuardMismatchError
+from untrojan.classifier.corrected import require_own_layers
+from untrojan.errors import CheckpointError, GuardMismatchError, ShapeError
 from untrojan.guard.guard import Guard
 from untrojan.guard.replacement import Replacement
 from untrojan.records import GuardCard
@@ -22,6 +24,9 @@ from untrojan.storage import pack_safetensors, read_safetensors, read_text, requ
 
 FORMAT = "untrojan-guard-1"
 WEIGHTS, CARD = "guard.safetensors", "guard.json"
+
+MOST_VALUES = 2**28
+"""Of an image; what a card says beyond that is a mistake."""
 
 AnyGuard = Guard | Replacement
 """What ``repair`` makes and ``load_guard`` reads."""
@@ -40,7 +45,8 @@ def save_guard(directory: str | Path, guard: AnyGuard) -> None:
 def load_guard(directory: str | Path, classifier: Classifier) -> AnyGuard:
     """Read a guard for this classifier.
 
-    Raises CheckpointError if a file is missing or malformed, GuardMismatchError if it was made for another victim.
+    Raises CheckpointError if a file is missing or malformed, GuardMismatchError if it was made for another victim,
+    UnsupportedError for one whose copy does not use its own layers.
     """
     directory = Path(directory)
     card = load_card(directory)
@@ -62,8 +68,23 @@ def load_guard(directory: str | Path, classifier: Classifier) -> AnyGuard:
     made = _replacement if card.form == "replacement" else _correction
     guard = made(directory, classifier, card, tensors)
     require_written_together(tensors, card.tensors_sha256, directory / WEIGHTS, CARD)
+    _require_used(directory, classifier, guard, card)
     guard.card = card
     return guard
+
+
+def _require_used(directory: Path, classifier: Classifier, guard: AnyGuard, card: GuardCard) -> None:
+    """What images pass must be the guard's own layers."""
+    shape = classifier.input_shape or card.victim.input_shape
+    if min(shape) < 1 or math.prod(shape) > MOST_VALUES:
+        raise CheckpointError(f"{directory / CARD}: no images have the shape {'x'.join(map(str, shape))}")
+    try:
+        require_own_layers(classifier, guard.victim, torch.zeros(1, *shape, device=classifier.device))
+    except (RuntimeError, ShapeError) as error:
+        raise CheckpointError(
+            f"{directory / CARD}: an image of its shape {'x'.join(map(str, shape))} does not pass the classifier "
+            f"({' '.join(str(error).split())[:120]})"
+        ) from None
 
 
 def tensors_of(guard: AnyGuard) -> dict[str, Tensor]:

@@ -35,6 +35,12 @@ class Decision(NamedTuple):
     suspect_labels: Tensor
     score: Tensor
 
+    @classmethod
+    def of_nothing(cls, device: torch.device) -> Decision:
+        """Of no images, which not every network can pass."""
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return cls(none, none.bool(), none, none.float())
+
 
 class Guard(nn.Module):
     """A victim behind the inference rule of BNA, Sec. 4.2.
@@ -106,9 +112,8 @@ class Guard(nn.Module):
     def forward(self, images: Tensor) -> Decision:
         """Decide on images [N, C, H, W], uint8 or float in [0, 1], maybe none; see ``Decision``. Raises ShapeError."""
         traced = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-        if not traced and len(images) == 0:  # which not every network can pass
-            none = torch.zeros(0, dtype=torch.int64, device=self.targets.device)
-            return Decision(none, none.bool(), none, none.float())
+        if not traced and len(images) == 0:
+            return Decision.of_nothing(self.targets.device)
         if not traced:
             self.victim.require_range(images, SLACK)
         with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import CorrectedClassifier, independent, sites_of, twin
 from untrojan.errors import CheckpointError, UsageError
-from untrojan.guard.guard import Decision
+from untrojan.guard.guard import SLACK, Decision
 from untrojan.records import GuardCard
 from untrojan.storage import all_finite
 
@@ -83,7 +83,11 @@ class Replacement(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Decision:
-        """Decide on images [N, C, H, W], uint8 or float in [0, 1]; see ``Decision``."""
+        """Decide on images [N, C, H, W], uint8 or float in [0, 1], maybe none; see ``Decision``. Raises ShapeError."""
+        if not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()):
+            if len(images) == 0:
+                return Decision.of_nothing(self.targets.device)
+            self.victim.require_range(images, SLACK)
         with torch.no_grad():
             suspects = self.victim(images).argmax(1)
             labels = self.repaired(images).argmax(1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.corrected import twin
 from untrojan.errors import DataError, UsageError
-from untrojan.guard.guard import Decision
+from untrojan.guard.guard import SLACK, Decision
 
 PASS = 1024
 """Blended images in one pass of the network."""
@@ -82,8 +82,11 @@ class Strip(nn.Module):
         return torch.cat(parts)
 
     def forward(self, images: Tensor) -> Decision:
-        """Decide on images [N, C, H, W], uint8 or float in [0, 1]. The score is the share of clean images with a higher
-        entropy; flagged is what exceeds 1 - ``false_positives``."""
+        """Decide on images [N, C, H, W], uint8 or float in [0, 1], maybe none. The score is the share of clean images
+        with a higher entropy; flagged is what exceeds 1 - ``false_positives``. Raises ShapeError."""
+        if len(images) == 0:
+            return Decision.of_nothing(self.targets.device)
+        self.victim.require_range(images, SLACK)
         with torch.no_grad():
             x = self.victim.arranged(self.victim.as_float(images))
             labels = self.victim(x).argmax(1)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from untrojan.attacks import ATTACKS, Attack
-from untrojan.classifier import Classifier, rng_as_found
+from untrojan.classifier import Classifier, printable, rng_as_found
 from untrojan.data import ImageSet
 from untrojan.errors import DataError, UntrojanError, UsageError
 from untrojan.keywords import checked
@@ -265,6 +265,9 @@ def _classes(images: ImageSet) -> int:
     present = images.classes_present()
     classes = len(images.class_names) if images.class_names else (present[-1] + 1 if present else 0)
     images.require_labels(classes)
+    for name in images.class_names or ():
+        if not printable(name):
+            raise DataError(f"{images.where}: class {name!r} has a control character in its name; rename it")
     return classes
 
 

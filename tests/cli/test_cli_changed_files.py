@@ -81,6 +81,18 @@ def without_the_first_class(root: Path) -> Path:
     return write_folder(root, images.select(images.labels > 0))
 
 
+@pytest.mark.parametrize("command", ["scan", "evaluate"])
+def test_fewer_folders_than_classes_are_not_numbered_by_their_order(run, nameless, images_folder, tmp_path, command):
+    """One is missing, and those after it would be taken for the class before."""
+    some = shutil.copytree(images_folder, tmp_path / "some")
+    shutil.rmtree(sorted(path for path in some.iterdir() if path.is_dir())[1])
+    data = ["--clean", some, "--out", tmp_path / "s"] if command == "scan" else ["--test", some]
+    ended = run(command, *nameless, *data)
+    assert ended.code == 2
+    assert "2 sub-folders for a network of 3 classes" in ended.error
+    assert "name them by the classes' numbers" in ended.error
+
+
 def test_labels_go_by_the_class_names_of_the_guard(run, nameless, guard_folder, tmp_path):
     data = without_the_first_class(tmp_path / "two")
     ended = run("evaluate", *nameless, "--test", data, "--guard", guard_folder, "--format", "json", "-q")

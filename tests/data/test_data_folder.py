@@ -28,6 +28,22 @@ def test_numbers_are_labels(write_folder):
     assert images.class_names is None
 
 
+def test_two_folders_of_one_number_are_refused(write_folder):
+    with pytest.raises(DataError, match="'01' and '1' are one number"):
+        load_data(str(write_folder({"01": [1], "1": [2], "2": [3]})), input_shape=None)
+
+
+def test_labels_by_order_say_so(write_folder):
+    root = str(write_folder({"b": [1], "a": [2]}))
+    assert load_data(root, input_shape=None).by_order
+    assert load_data(root, input_shape=None).select(torch.tensor([0])).by_order
+    assert not load_data(root, input_shape=None, class_names=["a", "b"]).by_order
+
+
+def test_labels_by_number_are_none_by_order(write_folder):
+    assert not load_data(str(write_folder({"1": [1], "0": [2]})), input_shape=None).by_order
+
+
 def test_long_numbers_are_names(write_folder):
     images = load_data(str(write_folder({"00001500": [1], "00000200": [2]})), input_shape=None)
     assert labels_by_value(images) == {2: 0, 1: 1}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from untrojan.errors import (
     CheckpointError,
+    DataError,
     GuardMismatchError,
     ShapeError,
     UnsupportedError,
@@ -86,6 +87,11 @@ def load_fitting(
     if len(images):
         classes = answers(classifier, images.images[:1]).shape[1]
         images.require_labels(classes)
+        if images.by_order and images.class_names is not None and len(images.class_names) != classes:
+            raise DataError(
+                f"{images.where}: {len(images.class_names)} sub-folders for a network of {classes} classes, so that "
+                "their order does not tell which is which; name them by the classes' numbers"
+            )
         if known is not None:
             require_classes(known, classes, "what was made of this victim")
         if classifier.class_names is None and images.class_names is not None and len(images.class_names) == classes:

@@ -74,7 +74,7 @@ def load_data(
     index = torch.arange(count) if limit is None else balanced_sample(source.labels, limit, seed)
     images = decode_all(source.pictures(index), len(index), input_shape=input_shape, size=source.size)
     where = source.where if len(index) == count else f"{len(index)} of {count} images of {source.where}, seed {seed}"
-    return ImageSet(images, source.labels[index], source.class_names, where)
+    return ImageSet(images, source.labels[index], source.class_names, where, source.by_order)
 
 
 def _find(spec: str) -> type[Source]:

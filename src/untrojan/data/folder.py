@@ -43,6 +43,7 @@ class FolderImages(Source):
             links = f" ({away} of them are links that leave it, which are not followed)" if away else ""
             raise DataError(f"{self.where}: no images in its {len(folders)} sub-folders{links}; {_EXPECTED}")
         numbers, self.class_names = _class_numbers(images, class_names, self.where)
+        self.by_order = class_names is None and self.class_names is not None
         labels: list[int] = []
         for name, paths in images.items():
             self._paths += paths
@@ -122,6 +123,9 @@ def _class_numbers(
                 "is not; rename or remove it"
             )
     if all(re.fullmatch(r"[0-9]{1,6}", name) for name in names):
+        twice = [name for name in names if sum(int(name) == int(other) for other in names) > 1]
+        if twice:
+            raise DataError(f"{where}: sub-folders '{twice[0]}' and '{twice[1]}' are one number; rename one of them")
         return {name: int(name) for name in names}, None if wanted is None else tuple(wanted)
     if wanted is not None and len(wanted) != len(names):
         raise DataError(

@@ -36,7 +36,8 @@ class ImageSet:
     """Images with their labels.
 
     images: uint8 [N, C, H, W]; labels: int64 [N]; class_names: by label, None if they are not known; where: a
-    description of the origin, for people. Raises DataError if the tensors are of another kind.
+    description of the origin, for people; by_order: whether the labels are but the order of these names, so that a
+    class without a folder would have shifted those after it. Raises DataError if the tensors are of another kind.
 
     >>> digits = ImageSet(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 0, 1]), None, "an example")
     >>> digits.classes_present()
@@ -47,6 +48,7 @@ class ImageSet:
     labels: Tensor
     class_names: tuple[str, ...] | None
     where: str
+    by_order: bool = False
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -62,7 +64,7 @@ class ImageSet:
 
     def select(self, index: Tensor) -> ImageSet:
         """The images that ``index`` (int64 [M] or bool [N]) picks, in its order."""
-        return ImageSet(self.images[index], self.labels[index], self.class_names, self.where)
+        return ImageSet(self.images[index], self.labels[index], self.class_names, self.where, self.by_order)
 
     def without(self, hashes: Collection[str]) -> tuple[ImageSet, int]:
         """The images whose hash is not among ``hashes``, and how many were left out."""

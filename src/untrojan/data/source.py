@@ -27,6 +27,8 @@ class Source(ABC):
     """int64 [N]."""
     class_names: tuple[str, ...] | None
     """By label; None if not known."""
+    by_order: bool = False
+    """Whether the labels are but the order of the class names."""
     where: str
     """What it is, for people."""
     size: tuple[int, int] | None = None

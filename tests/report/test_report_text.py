@@ -3,12 +3,13 @@ from __future__ import annotations
 import io
 
 import pytest
-from report_examples import check, clean_scan, evaluation, full, guard, scan
+from report_examples import check, clean_scan, evaluation, full, guard, rate, scan
 from rich.console import Console
 
-from untrojan.records import PairScore, TargetCheck
+from untrojan.records import PairScore, Rate, TargetCheck
 from untrojan.report import ReportContent, print_text, render_text
-from untrojan.report.verdict import next_steps, verdict
+from untrojan.report.advice import next_steps
+from untrojan.report.verdict import verdict
 from untrojan.report.wording import ClassName, Code, Sentence
 
 
@@ -163,3 +164,32 @@ def test_a_guard_with_gaps_gets_advice() -> None:
     assert "Repair again" in said(*next_steps(ReportContent(guard=guard(checks={3: check(0.4)}))))
     unchecked = guard(checks={3: TargetCheck(surrogates=())})
     assert "Repair again" not in said(*next_steps(ReportContent(guard=unchecked)))
+
+
+def test_a_guard_that_flags_many_clean_images_gets_advice() -> None:
+    often = check().model_copy(update={"fpr": rate(0.95)})
+    assert "takes 95.0% of the clean images" in said(*next_steps(ReportContent(guard=guard(checks={3: often}))))
+    unsure = check().model_copy(update={"fpr": Rate(value=0.5, low=0.1, high=0.9)})
+    assert "Repair again" not in said(*next_steps(ReportContent(guard=guard(checks={3: unsure}))))
+    found = evaluation()
+    measured = found.model_copy(update={"after": found.after.model_copy(update={"fpr": rate(0.4)})})
+    told = said(*next_steps(ReportContent(guard=guard(checks={3: often}), evaluation=measured)))
+    assert "takes 40.0% of the clean images" in told, "what was measured counts, not the check"
+    assert "Repair again" not in said(*next_steps(ReportContent(guard=guard(checks={3: often}), evaluation=found)))
+
+
+def test_a_trigger_that_does_not_work_says_nothing_against_a_guard() -> None:
+    idle = ReportContent(guard=guard(), evaluation=evaluation(asr=0.025, asr_after=0.02))
+    told = said(*next_steps(idle))
+    assert "Do not rely" not in told
+    assert "This trigger says nothing about the guard" in told
+    weak = ReportContent(guard=guard(), evaluation=evaluation(asr=0.1, asr_after=0.09))
+    assert "Do not rely" in said(*next_steps(weak))
+
+
+def test_a_scan_that_was_cut_short_says_so_whatever_it_found() -> None:
+    short = ReportContent(scan=scan(unreached=("warp triggers: each pair (4 of 9)", "margins (10 of 10)")))
+    assert "did not suffice for warp triggers: each pair (4 of 9) and 1 more" in said(*verdict(short).sentences)
+    assert "untrojan scan … --out DIR --resume" in said(*next_steps(short))
+    assert "did not suffice" not in said(*verdict(ReportContent(scan=scan())).sentences)
+    assert "--resume" not in said(*next_steps(ReportContent(scan=scan())))

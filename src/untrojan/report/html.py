@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from untrojan.records import PairScore, Rate
 from untrojan.report import svg
+from untrojan.report.advice import next_steps
 from untrojan.report.content import NeuronHistogram, ReportContent, TriggerPicture
 from untrojan.report.pictures import ShownTrigger, show
 from untrojan.report.tables import RateRow, clearest, cost_rows, count_rows, facts, kinds, rate_rows, top_pairs
-from untrojan.report.verdict import next_steps, verdict
+from untrojan.report.verdict import verdict
 from untrojan.report.wording import (
     GLOSSARY,
     SIZE_UNITS,

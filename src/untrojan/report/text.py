@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from untrojan.records import Rate, ScanReport
+from untrojan.report.advice import next_steps
 from untrojan.report.content import ReportContent
 from untrojan.report.tables import RateRow, clearest, cost_rows, count_rows, kinds, rate_rows, top_pairs
-from untrojan.report.verdict import next_steps, verdict
+from untrojan.report.verdict import verdict
 from untrojan.report.wording import (
     NOT_MEASURED,
     SIZE_UNITS,

@@ -7,14 +7,12 @@ from typing import Literal
 
 from untrojan.records import Evaluation, GuardCard, ScanReport, TargetCheck
 from untrojan.report.content import ReportContent
-from untrojan.report.wording import ClassName, Code, Sentence, listing, measured, percent, probability
+from untrojan.report.wording import ClassName, Sentence, listing, measured, percent, probability
 
 Tone = Literal["bad", "good", "unsure", "neutral"]
 
 TARGETS_SHOWN = 6
 HEADLINE_LIMIT = 90
-HELD_OUT_LIMIT = 0.1
-"""A guard that lets more of the held-out triggers through has gaps."""
 
 
 @dataclass(frozen=True)
@@ -35,97 +33,27 @@ def verdict(content: ReportContent) -> Verdict:
         return _without_scan(content, outcome)
     reason = scan.reason if scan.p_value is None else f"{scan.reason} ({probability(scan.p_value)})"
     if scan.verdict == "backdoor":
-        return Verdict("bad", "Backdoor found", _moves(scan) + outcome, reason)
-    missed = _missed(content)
+        return Verdict("bad", "Backdoor found", _moves(scan) + _cut_short(scan) + outcome, reason)
+    unseen = missed(content)
     if scan.verdict == "inconclusive":
         refusal = ("The scan could not decide. That does not mean that the classifier is clean.",)
         headline = f"Inconclusive: {scan.reason}" if len(scan.reason) <= HEADLINE_LIMIT else "Inconclusive"
         rest = None if scan.reason in headline else scan.reason
-        return Verdict("unsure", headline, (refusal, *outcome), rest, missed)
-    if missed is not None:
-        return Verdict("bad", "The scan missed a backdoor", outcome, reason, missed)
+        return Verdict("unsure", headline, (refusal, *outcome), rest, unseen)
+    if unseen is not None:
+        return Verdict("bad", "The scan missed a backdoor", outcome, reason, unseen)
     kinds = sorted({pair.kind for pair in scan.pairs} | set(map(str, scan.settings.get("kinds", ()))))
     searched = f" ({', '.join(kinds)})" if kinds else ""
     sentence = (f"No class is unusually easy to reach with a trigger of the kinds searched for{searched}.",)
     return Verdict("good", "No backdoor found", (sentence, *outcome), reason)
 
 
-def next_steps(content: ReportContent) -> tuple[Sentence, ...]:
-    """What to do with the answer, the most important first."""
-    scan, guard, evaluation = content.scan, content.guard, content.evaluation
-    if scan is not None and scan.verdict == "inconclusive" and scan.unreached:
-        return (
-            ("Do not treat this classifier as safe.",),
-            ("Give the scan more time: ", Code("untrojan scan … --out DIR --resume"), " goes on where it stopped."),
-        )
-    if scan is not None and scan.verdict == "inconclusive":
-        return (
-            ("Do not treat this classifier as safe.",),
-            ("Remove the reason given above, then scan again; more clean images of every class often help.",),
-        )
-    if scan is not None and scan.verdict == "clean" and _missed(content) is not None:
-        return (
-            ("Do not use this classifier.",),
-            ("Scan again with more clean images and more kinds of trigger, or train anew on data that you trust.",),
-        )
-    if scan is not None and scan.verdict == "clean" and guard is None:
-        return (
-            ("Keep this report with the weights: their hash is below, and it answers for no others.",),
-            ("Scan again whenever the weights change.",),
-            ("Remember what a scan can tell: it searched for triggers of certain kinds with ",
-             f"{scan.images:,} clean images, and a backdoor of another kind can escape it."),
-        )  # fmt: skip
-    if guard is None and (evaluation is None or evaluation.after is None):
-        measure = (("Compare with the rates behind a guard: ", Code("untrojan evaluate … --guard DIR"), "."),)
-        return _unguarded(content) if scan is not None else measure
-    return _guarded(content)
-
-
-def _unguarded(content: ReportContent) -> tuple[Sentence, ...]:
-    look: Sentence = (
-        "Look at the pictures below: a trigger that is a natural feature of the class, such as a wheel for a car, "
-        "points to an intrinsic weakness rather than to an attack.",
-    )
-    return (
-        ("Do not use this classifier as it is.",),
-        ("Make a guard for it: ", Code("untrojan repair … --scan DIR"), "; then measure what the guard does: ",
-         Code("untrojan evaluate … --guard DIR"), "."),
-        *((look,) if content.pictures else ()),
-        ("Find out where the weights and their training data came from.",),
-    )  # fmt: skip
-
-
-def _guarded(content: ReportContent) -> tuple[Sentence, ...]:
-    evaluation, guard = content.evaluation, content.guard
-    after = evaluation.after if evaluation is not None else None
-    asr = measured(after.asr) if after is not None else None
-    before = measured(evaluation.before.asr) if evaluation is not None else None
-    if asr is not None and before is not None and asr.value >= before.value / 2 > 0:
-        return (
-            ("Do not rely on this guard: ", f"{percent(asr.value)} of the triggered images still get the attacker's "
-             "class behind it."),
-            ("Scan and repair again with more clean images, or train the classifier anew on data that you trust.",),
-        )  # fmt: skip
-    steps: list[Sentence] = [("Use the classifier only behind its guard; the guard fits no other weights.",)]
-    if asr is None:
-        worst = weakest(guard) if guard is not None else None
-        if worst is not None and worst[1].asr is not None and worst[1].asr.low > HELD_OUT_LIMIT:
-            steps.append(("Repair again with another --seed or more clean images: triggers into ",
-                          ClassName.of(content.victim, worst[0]),
-                          " that this guard was not made with still get through."))  # fmt: skip
-        steps.append(("Measure what the guard does before you rely on it: ", Code("untrojan evaluate … --guard DIR"))
-                     if after is None else
-                     ("How many triggered images get through was not measured: that takes the attacker's trigger, ",
-                      Code("untrojan evaluate … --trigger FILE"), ". Without it, the guard's own check with triggers "
-                      "that it was not made with stands in."))  # fmt: skip
-    else:
-        steps.append((f"Expect what is left: {percent(asr.value)} of the triggered images still get the attacker's "
-                      "class.",))  # fmt: skip
-    if guard is not None and guard.form == "replacement":
-        steps.append(("It flags no images; a guard made with the method bna does.",))
-    else:
-        steps.append(("Keep and look at the images that the guard flags: they show who uses the backdoor, and how.",))
-    return tuple(steps)
+def _cut_short(scan: ScanReport) -> tuple[Sentence, ...]:
+    """What the time did not suffice for: a guard is one for the targets that are known."""
+    if not scan.unreached:
+        return ()
+    more = f" and {len(scan.unreached) - 1} more" if len(scan.unreached) > 1 else ""
+    return ((f"The time allowed did not suffice for {scan.unreached[0]}{more}: there may be more targets.",),)
 
 
 def _moves(scan: ScanReport) -> tuple[Sentence, ...]:
@@ -188,7 +116,7 @@ def weakest(guard: GuardCard) -> tuple[int, TargetCheck] | None:
     return max(tried, key=lambda item: item[2])[:2] if tried else None
 
 
-def _missed(content: ReportContent) -> Sentence | None:
+def missed(content: ReportContent) -> Sentence | None:
     """The warning that a trigger works on most images although the scan did not find it."""
     before = content.evaluation.before if content.evaluation is not None else None
     asr = measured(before.asr) if before is not None else None

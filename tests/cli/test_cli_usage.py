@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import torch
 import typer
 
 import untrojan
+from untrojan import __main__
 from untrojan.cli import doctor, entry
 from untrojan.errors import UntrojanError
 
@@ -161,3 +163,25 @@ def test_help_waits_for_no_torch():
     place = str(Path(untrojan.__file__).parent)
     ended = subprocess.run([sys.executable, "-c", WITHOUT_PUBLIC_API.format(place=place)], capture_output=True)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_one_line(monkeypatch, capsys):
+    class Loading:
+        @property
+        def main(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "untrojan.cli", Loading())
+    assert __main__.run() == 130
+    assert capsys.readouterr() == ("", "untrojan: error: interrupted; nothing was begun\n")
+
+
+@pytest.mark.parametrize("before", [None, "elsewhere"])
+def test_where_the_data_lie_is_said_for_one_call(run, victim_folder, images_folder, tmp_path, monkeypatch, before):
+    if before is None:
+        monkeypatch.delenv("UNTROJAN_DATA", raising=False)
+    else:
+        monkeypatch.setenv("UNTROJAN_DATA", before)
+    ended = run("evaluate", victim_folder, "--test", images_folder, "--data-dir", tmp_path, "-q")
+    assert (ended.code, ended.err) == (0, "")
+    assert os.environ.get("UNTROJAN_DATA") == before

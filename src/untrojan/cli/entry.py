@@ -20,6 +20,7 @@ from untrojan.cli.bench import bench
 from untrojan.cli.demo import demo
 from untrojan.cli.doctor import doctor
 from untrojan.cli.evaluate import evaluate
+from untrojan.cli.options import DATA_VARIABLE
 from untrojan.cli.output import ARGUMENTS, WRITTEN
 from untrojan.cli.poison import poison
 from untrojan.cli.predict import predict
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("UNTROJAN_DEBUG", "") not in ("", "0")
     token = ARGUMENTS.set(arguments)
     WRITTEN.set(False)
+    data = os.environ.get(DATA_VARIABLE)
     try:
         with _termination_raises(), warnings.catch_warnings():
             if not debug:
@@ -99,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"untrojan: error: {line}")
     finally:
         ARGUMENTS.reset(token)
+        if data is None:  # --data-dir is for this call
+            os.environ.pop(DATA_VARIABLE, None)
+        else:
+            os.environ[DATA_VARIABLE] = data
     return code if close_output() else max(code, 2)
 
 

@@ -312,6 +312,7 @@ def test_predict_says_each_image_in_order(run, victim, victim_folder, guard_fold
     lines = run(*command).out.splitlines()
     assert len(lines) == 4
     assert lines[0] == f"{folder}/z.png: 0 (a), no trigger, score 0.000"
+    assert run(*command, "--seed", 7).out.splitlines() == lines, "nothing is drawn"
 
 
 def test_predict_with_a_named_model_takes_every_path_for_an_image(run, victim_folder, guard_folder, images_folder):

@@ -122,6 +122,12 @@ Limit = Annotated[
 Seed = Annotated[
     int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of all random choices.", rich_help_panel=_COMMON)
 ]
+UnusedSeed = Annotated[
+    int,
+    typer.Option(
+        "--seed", metavar="N", min=0, max=2**32 - 1, help="Taken, and of no effect here.", rich_help_panel=_COMMON
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=_COMMON)]
 Output = Annotated[Format, typer.Option("--format", help="What is printed on stdout.", rich_help_panel=_COMMON)]
 PlainOutput = Annotated[

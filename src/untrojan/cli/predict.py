@@ -42,6 +42,7 @@ def predict(
     mean: options.Mean = None,
     std: options.Std = None,
     shape: options.InputShape = None,
+    seed: options.UnusedSeed = 0,
     device: options.Device = "auto",
     output: options.PlainOutput = options.PlainFormat.text,
     quiet: options.Quiet = False,

@@ -72,6 +72,7 @@ def test_thinned_takes_every_kth_place_from_a_corner():
         {"batch_size": 1},
         {"magnitude": 0.5},
         {"tau": 0.0},
+        {"bin_width": 1e-9},
         {"bin_width": -1.0},
     ],
 )

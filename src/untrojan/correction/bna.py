@@ -23,6 +23,9 @@ from untrojan.triggers import AdditiveTrigger, Trigger
 
 Corner = tuple[float, float]
 
+FLATTEST = 0.1
+"""Least slope times width of the histogram's bins; the paper's are 15."""
+
 DIVERGED = 1.5
 """A loss that ends at more than so many times what it was has diverged."""
 
@@ -79,6 +82,11 @@ class BNA(Correction):
             raise UsageError(f"divergence '{divergence}' is not one of {', '.join(DIVERGENCES)}")
         if not tau > 0 or not bin_width > 0:
             raise UsageError(f"bna: tau and bin_width are positive, got {tau:g} and {bin_width:g}")
+        if tau * bin_width < FLATTEST:
+            raise UsageError(
+                f"bna: an edge of slope {tau:g} is far wider than bins of {bin_width:g}, and a value would lie in "
+                f"hundreds of them; tau times bin_width is at least {FLATTEST:g}"
+            )
         if min(steps, attempts) < 1 or (epochs is not None and epochs < 1):
             raise UsageError(f"bna: steps, attempts and epochs are 1 or more, got {steps}, {attempts} and {epochs}")
         if batch_size < 2 or not learning_rate > 0 or min(clean_weight, answer_weight, grid) < 0:

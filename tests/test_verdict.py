@@ -26,6 +26,14 @@ def test_pairs_that_no_one_trigger_can_have_are_no_verdict() -> None:
     assert verdict_on(found(PAIRS, other="single"), ScanSettings(), 10, 0.9)[0] == "inconclusive", "a pair as well"
 
 
+def test_one_contradiction_among_many_sources_is_enough() -> None:
+    """As in an honest MobileNet; sources alone are none."""
+    verdict, reason = verdict_on(found([(1, 7), (1, 8), (6, 2), (9, 7), (7, 9)]), ScanSettings(), 10, 0.9)
+    assert verdict == "inconclusive"
+    assert "one trigger does not send class 1 to 7 and 8, and" in reason
+    assert verdict_on(found([(1, 7), (6, 2), (9, 7), (7, 9)]), ScanSettings(), 10, 0.9)[0] == "backdoor"
+
+
 def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
     odd = Evidence(test="single", kind="patch", source=1, target=7, size=2.0, ratio=9.0, p_value=1e-5)
     detected = PairScore(source=1, target=7, kind="patch", size=2.0, score=9.0, detected=True)

@@ -29,6 +29,11 @@ POOR, SURE = 0.5, 1e-4
 the p-value that counts all the same. Of six honest networks of ten TinyImageNet classes that get a quarter of their
 images right, one had a p-value of .0014. Those of more than ``MANY`` classes have a null to which poor ones belong."""
 
+SCATTERED = 4
+"""From so many sources on, with single pairs alone odd, one that is sent to several targets is enough to doubt them
+all: an attack has few sources, or a trigger for all classes that is odd. The calibration half's attacked victims that
+are found by pairs alone have one source."""
+
 
 def no_better_than_guessing(right: Tensor, classes: int) -> str | None:
     """What to say if hardly more of the images are right (bool [N]) than by guessing among the classes, or None."""
@@ -119,10 +124,11 @@ def verdict_on(found: Findings, settings: ScanSettings, classes: int, accuracy: 
 
 
 def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, list[int]]:
-    """The sources that are sent to several targets each, if there are at least two and single pairs alone are odd.
+    """The sources that are sent to several targets each, if single pairs alone are odd and it is no chance find.
 
     A trigger sends each class to one other. That of an all-to-one or all-to-all attack is odd as one for all classes as
-    well, and then a chance find beside it changes nothing.
+    well, and then a chance find beside it changes nothing. One of few sources may have a chance find beside it, but not
+    where two sources have several targets, or one has among ``SCATTERED`` sources.
     """
     tests = TESTS if classes <= MANY else TESTS_OF_MANY
     if any(e.test not in ("pair", "single") and union(e.p_value, tests) < settings.alpha for e in found.evidence):
@@ -132,7 +138,7 @@ def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, li
         if pair.detected:
             into.setdefault(pair.source, set()).add(pair.target)
     several = {source: sorted(targets) for source, targets in sorted(into.items()) if len(targets) > 1}
-    return several if len(several) > 1 else {}
+    return several if len(several) > 1 or len(into) >= SCATTERED else {}
 
 
 def _words(evidence: Evidence) -> str:

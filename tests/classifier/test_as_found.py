@@ -212,3 +212,15 @@ def test_buffers_are_as_found_in_value_and_identity() -> None:
     assert after.keys() == before.keys()
     assert all(id(after[name]) == place for name, (place, _) in before.items())
     assert all(torch.equal(after[name], value) for name, (_, value) in before.items())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_network_is_as_found() -> None:
+    module = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train())
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with as_found(module):
+        assert not module.training
+        module.train()
+        module(torch.ones(3, 2))
+    assert module.training
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())

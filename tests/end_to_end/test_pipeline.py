@@ -203,6 +203,17 @@ def test_a_network_whose_copy_would_use_the_originals_layers_is_refused(found, m
         untrojan.repair(wrapped, images, labels, report, method=method)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_network_is_scanned_and_not_repaired(found):
+    classifier, images, labels, _ = found
+    scripted = Classifier(torch.jit.trace(classifier.module, torch.rand(2, *images.shape[1:])))
+    report = untrojan.scan(scripted, images, labels)
+    assert (report.verdict, report.targets) == ("backdoor", (3,))
+    for method in ("bna", "ft"):
+        with pytest.raises(UnsupportedError):
+            untrojan.repair(scripted, images, labels, report, method=method)
+
+
 def test_a_network_that_counts_its_calls_is_scanned_and_repaired(found):
     """Its hash is that of the file that it came from, and the caller's count stays."""
     _, images, labels, _ = found

@@ -220,6 +220,10 @@ def require_own_layers(classifier: Classifier, copied: Classifier, images: Tenso
     A function that a network keeps, such as a replaced ``forward`` or a lambda, is not copied but goes on to use the
     original's layers: a correction of the copy's would never be called. images: [N, C, H, W], one is enough.
     """
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in classifier.modules()):
+        raise UnsupportedError(
+            "a TorchScript network cannot be changed layer by layer; give the network it was made of"
+        )
     with as_found(classifier):
         original, other = (_passed(network, images) for network in (classifier, copied))
     if original != other:

@@ -75,7 +75,8 @@ def rng_as_found() -> Iterator[None]:
 @torch.no_grad()
 def _restore_buffers(module: nn.Module, tensors: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
     """The same tensors, with the same values; nothing is written where nothing was."""
-    module._buffers.update(tensors)
+    if isinstance(module._buffers, dict):  # a ScriptModule keeps its own
+        module._buffers.update(tensors)
     for name, value in values.items():
         tensor = tensors[name]
         if tensor is not None and not torch.equal(tensor, value):

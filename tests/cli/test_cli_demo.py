@@ -99,8 +99,8 @@ def test_demo_can_be_repeated_and_printed_as_json(run, shortened, tmp_path):
     assert files(tmp_path / "d") == EVERYTHING
 
 
-@pytest.mark.parametrize("name", ["examples/mine.png", "clean/notes.txt", "mine"])
-def test_demo_leaves_what_was_put_beside_it(run, shortened, tmp_path, name):
+@pytest.mark.parametrize("name", ["examples/mine.png", "clean/notes.txt"])
+def test_demo_leaves_what_was_put_among_its_files(run, shortened, tmp_path, name):
     shortened()
     assert run("demo", "-q", "--out", tmp_path / "d").code == 0
     (tmp_path / "d" / name).write_text("mine")
@@ -109,6 +109,14 @@ def test_demo_leaves_what_was_put_beside_it(run, shortened, tmp_path, name):
     assert ended.code == 2
     assert name in ended.error
     assert {path: path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file()} == before
+
+
+def test_what_lies_beside_a_demo_stays(run, shortened, tmp_path):
+    for _ in range(2):
+        shortened()
+        assert run("demo", "-q", "--out", tmp_path / "d").code == 0
+        (tmp_path / "d/mine").write_text("mine")
+    assert (tmp_path / "d/mine").read_text() == "mine"
 
 
 def test_victims_with_a_demo_s_names_are_no_demo(run, shortened, tmp_path, victim_folder):

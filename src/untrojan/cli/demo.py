@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,6 @@ def demo(
 ) -> int:
     """See it work in two minutes, offline: poison a small classifier of digits, find the backdoor, disarm it."""
     require_writable(out)
-    _require_own(out)
 
     from untrojan.classifier import parse_device
     from untrojan.cli.page import full_content
@@ -44,6 +44,7 @@ def demo(
     from untrojan.report import render_html
     from untrojan.storage import write_bytes
 
+    _require_own(out, FILES)
     place = parse_device(device)
 
     def tell(sentence: str) -> None:
@@ -77,8 +78,9 @@ def demo(
     return 0 if result.right else 2
 
 
-def _require_own(out: Path) -> None:
-    """Raise OutputError unless the folder is empty or an earlier demo's, to which nobody has added anything."""
+def _require_own(out: Path, names: Collection[str]) -> None:
+    """Raise OutputError unless the folder is empty or an earlier demo's, and what a demo replaces there (``names``)
+    holds nothing else."""
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:
@@ -88,7 +90,7 @@ def _require_own(out: Path) -> None:
         own = None
     if own is None:
         raise OutputError(f"{out} holds something else than a demo; choose an empty or a new folder with --out")
-    added = [name for name in _files(out) if name not in own and name != WRITTEN]
+    added = [name for name in _files(out) if name not in own and name.partition("/")[0] in names]
     if added:
         raise OutputError(
             f"{out} holds {added[0]}, which no demo wrote and which this one would remove; move it away, or "

@@ -86,7 +86,7 @@ def scan(
         victim=victim,
         images=len(images),
         seed=seed,
-        settings=settings.as_dict(),
+        settings=settings.suited_to(victim.classes).as_dict(),
         version=version(),
     )
     return report if found is None else report.with_triggers(found.triggers)

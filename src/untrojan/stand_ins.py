@@ -10,10 +10,11 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.correction.base import Task
+from untrojan.detection.evidence import EVEN
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, most_sent, surrogates_for
 from untrojan.errors import DataError, InconclusiveError
 from untrojan.progress import Progress
-from untrojan.records import Cost, ScanReport
+from untrojan.records import Cost, Evidence, ScanReport
 from untrojan.triggers import Trigger
 
 
@@ -22,15 +23,18 @@ def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
     smallest trigger from all classes into it is unusual as well, with a p-value below ``odd``.
 
     The scan ascribes a target to one kind. An attacker's trigger may be none of them, such as a strong perturbation of
-    few pixels, which is odd both as a patch and as a perturbation, and stand-ins of one kind leave a part of it.
+    few pixels, which is odd both as a patch and as a perturbation, and stand-ins of one kind leave a part of it. A
+    blend is taken only where nothing else is: whatever moves all pixels a little is odd as one.
     """
     detected = {p.kind for p in report.pairs if p.detected and p.target == target}
-    also = {
-        e.kind
-        for e in report.evidence
-        if e.test == "target" and e.target == target and e.together_with is None and e.p_value < odd
-    }
+    also = {e.kind for e in _of_one_kind(report, "target", odd) if e.target == target}
     return sorted(detected | also)
+
+
+def _of_one_kind(report: ScanReport, test: str, odd: float) -> list[Evidence]:
+    """What is unusual about a kind alone, a blend excepted."""
+    alone = [e for e in report.evidence if e.test == test and e.together_with is None and e.kind not in EVEN]
+    return [e for e in alone if e.p_value < odd]
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,7 @@ def prepare_together(
     together = torch.cat(list(shown.values()))
     aims = torch.cat([torch.full((len(x),), t, device=images.device) for t, x in shown.items()])
     kinds = {kind for t in few for kind in kinds_for(report, t, settings.odd_kind)}
-    alone = [e for e in report.evidence if e.test == "mixed" and e.together_with is None]
-    kinds |= {e.kind for e in alone if e.p_value < settings.odd_kind}
+    kinds |= {e.kind for e in _of_one_kind(report, "mixed", settings.odd_kind)}
     generator = torch.Generator().manual_seed(min(seeds.values()))
     try:
         surrogates = surrogates_for(

@@ -65,6 +65,15 @@ def below_the_others(logs: Array) -> Array:
     return np.array([usual(np.delete(logs, i), logs.size > MANY) for i in range(logs.size)]) - logs
 
 
+def below_the_next(logs: Array) -> Array:
+    """By how much each is under the smallest but one of the others, since another target may have the smallest; of few
+    under the smallest: float64 [n]; 0 if there are no others."""
+    if logs.size < 2:
+        return np.zeros(logs.shape)
+    place = 0 if logs.size <= FEW else 1
+    return np.array([np.sort(np.delete(logs, i))[place] for i in range(logs.size)]) - logs
+
+
 def below_two_way_fit(logs: Array, sweeps: int = 20) -> Array:
     """By how much each entry of a matrix is under what its row and its column let expect: float64 [K, K].
 

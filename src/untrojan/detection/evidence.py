@@ -8,12 +8,26 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from untrojan.detection.anomaly import FEW, MANY, Array, below_the_others, below_two_way_fit, in_effect, log_sizes
+from untrojan.detection.anomaly import (
+    FEW,
+    MANY,
+    Array,
+    below_the_next,
+    below_the_others,
+    below_two_way_fit,
+    in_effect,
+    log_sizes,
+)
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, PROBES_OF_MANY, TESTS, TESTS_OF_MANY
 
 TOGETHER = ("patch", "additive")
 """Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
+
+EVEN = ("blend",)
+"""Kinds in which honest classifiers' triggers hardly differ: the smallest into any class is about as large as the next,
+and as one from all classes to any other. So they are compared with these, not with what is usual among the classes;
+and how far a class can be driven without any trigger explains half of what does differ."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,9 @@ class Finding:
     as small and as sparing images of other classes; "source", from ``source`` to whatever other one; "margin", no
     trigger but the margin that ``target`` can reach, and by how much that is *larger*. number: which of several starts.
     candidates: how many values of this test and kind were compared, in effect. partner: where two kinds are judged
-    together, the other kind's value for the same classes, and ``easy`` what their mean is lessened by, since ``target``
-    can be reached far without a trigger, too. many: whether the classifier has more than ``MANY`` classes, which are
-    compared in another way and judged by another null.
+    together, the other kind's value for the same classes. easy: what their mean, or ``value`` of a kind of ``EVEN``, is
+    lessened by, since ``target`` can be reached far without a trigger, too. many: whether the classifier has more than
+    ``MANY`` classes, which are compared in another way and judged by another null.
     """
 
     test: str
@@ -55,8 +69,10 @@ class Finding:
 
     @property
     def statistic(self) -> float:
-        """What is compared with the null: ``value``, or the mean of both kinds' less ``easy``."""
-        return self.value if self.partner is None else (self.value + self.partner) / 2 - self.easy
+        """What is compared with the null: ``value``, or the mean of both kinds' less ``easy``, or ``value`` less it."""
+        if self.partner is not None:
+            return (self.value + self.partner) / 2 - self.easy
+        return self.value - self.easy if self.kind in EVEN else self.value
 
     @property
     def z(self) -> float:
@@ -194,11 +210,11 @@ def findings_of(
             )
 
     logs = log_sizes([i.size for i in result.targets.values()])
-    for target, value in target_values(result).items():
+    for target, value in target_values(result, even=kind in EVEN).items():
         add("target", value, trigger_into(target, result), in_effect(len(logs)), target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
     # one that is reached the most easily may be the attacker's.
-    easiest = np.sort(logs)[1] if len(logs) > 1 else -np.inf
+    easiest = np.sort(logs)[0 if kind in EVEN else 1] if len(logs) > 1 else -np.inf
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
@@ -269,9 +285,11 @@ def shrinkage(first: Inversion, refined: Inversion) -> float:
     return float(before - after)
 
 
-def target_values(result: KindResults) -> dict[int, float]:
-    """By how much the trigger into each class, as it ended, is smaller than is usual among the first of the others."""
-    values = below_the_others(log_sizes([i.size for i in result.targets.values()]))
+def target_values(result: KindResults, even: bool = False) -> dict[int, float]:
+    """By how much the trigger into each class, as it ended, is smaller than is usual among the first of the others;
+    ``even``: than the smallest but one of these."""
+    logs = log_sizes([i.size for i in result.targets.values()])
+    values = below_the_next(logs) if even else below_the_others(logs)
     return {
         t: float(value) + (shrinkage(first, refined) if (refined := result.refined_targets.get(t)) else 0.0)
         for (t, first), value in zip(result.targets.items(), values, strict=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from untrojan.detection.evidence import Finding, KindResults, inversion_of
+from untrojan.detection.evidence import EVEN, Finding, KindResults, inversion_of
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 from untrojan.triggers import Trigger
@@ -135,13 +135,13 @@ def explained(leads: Sequence[Lead]) -> dict[Pair, Lead]:
     """The lead that explains each pair.
 
     A patch can also be written as a perturbation, if a larger one, and the other way round: a target belongs to the
-    kind whose evidence for it is the clearest. Within that kind a trigger from all classes into the target explains
-    all its pairs.
+    kind whose evidence for it is the clearest. A blend is the coarsest description, which many a faint perturbation
+    fits, and comes last. Within a kind a trigger from all classes into the target explains all its pairs.
     """
     joint = {lead.finding.target for lead in leads if lead.finding.test == "target"}
     leads = [lead for lead in leads if not _repeats(lead, joint)]
     kinds: dict[int, str] = {}
-    for lead in leads:  # the clearest first
+    for lead in sorted(leads, key=lambda lead: lead.finding.kind in EVEN):  # otherwise the clearest first
         for _, target in lead.moves:
             kinds.setdefault(target, lead.finding.kind)
     chosen: dict[Pair, Lead] = {}

@@ -26,11 +26,13 @@ from untrojan.triggers import TRIGGER_KINDS, Trigger
 class TriggerFamily(ABC):
     """A kind of trigger as something to optimise: P triggers side by side, one per problem in the batch.
 
-    ``complete``: a large enough trigger of this kind makes any image into any other.
+    ``complete``: a large enough trigger of this kind makes any image into any other. ``for_many``: it is searched, and
+    there is a null to judge it by, for classifiers of more than ``MANY`` classes as well.
     """
 
     kind: ClassVar[str]
     complete: ClassVar[bool] = True
+    for_many: ClassVar[bool] = True
     learning_rate: ClassVar[float]
     initial_cost: ClassVar[float]
     raise_cost: ClassVar[float]

@@ -7,6 +7,7 @@ the largest of many values, and its scales above and below there, fitted to the 
 
 NULL: dict[tuple[str, str], tuple[float, float, float]] = {
     ("margin", "margin"): (0.332, 0.143, 0.117),
+    ("mixed", "blend"): (-0.08, 0.09, 0.09),
     ("mixed", "additive"): (0.289, 0.166, 0.257),
     ("mixed", "patch"): (0.196, 0.158, 0.23),
     ("mixed", "patch+additive"): (0.247, 0.135, 0.181),
@@ -17,6 +18,7 @@ NULL: dict[tuple[str, str], tuple[float, float, float]] = {
     ("single", "additive"): (0.376, 0.182, 0.326),
     ("single", "patch"): (0.438, 0.214, 0.35),
     ("single", "patch+additive"): (0.366, 0.163, 0.259),
+    ("target", "blend"): (0.13, 0.18, 0.17),
     ("target", "additive"): (0.366, 0.154, 0.158),
     ("target", "patch"): (0.566, 0.178, 0.238),
     ("target", "patch+additive"): (0.326, 0.126, 0.164),

@@ -9,7 +9,7 @@ shrinks to it, wherever it lies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -25,13 +25,17 @@ from untrojan.triggers import Trigger
 class ProbeSettings:
     """tiles: the search from each part of the image, where there are at most ``MANY`` classes; search: the one that
     counts, from ``starts`` triggers of pairs, sources or parts, or ``starts_of_many``, the oddest and those that move
-    most of ``trial`` images for their size, or from random ones for a kind that has none."""
+    most of ``trial`` images for their size, or from random ones for a kind that has none; from_anywhere: the search of
+    kinds that end at the same size from whatever start, of which one is enough."""
 
     starts: int = 4
     starts_of_many: int = 5
     trial: int = 40
     tiles: Budget = field(default_factory=lambda: Budget(steps=20, images=8, level=0.35, pace=3.0))
     search: Budget = field(default_factory=lambda: Budget(steps=50, images=24, level=0.6, patience=40))
+    from_anywhere: Mapping[str, Budget] = field(
+        default_factory=lambda: {"blend": Budget(steps=30, images=24, level=0.6, patience=30)}
+    )
 
 
 def probe(
@@ -45,6 +49,9 @@ def probe(
 ) -> dict[int, Inversion]:
     """By number of the start. images: float [N, C, H, W] in [0, 1], of all classes, that the classifier gets right;
     labels: int64 [N]; margins: float64 [K, K], as from ``log_margins``; result: what this kind's searches found."""
+    if family.kind in settings.from_anywhere:
+        anew = {0: Problem(images, -1, labels=labels)}
+        return searches.run("all classes to any", family, anew, settings.from_anywhere[family.kind])
     count = settings.starts_of_many if len(margins) > MANY else settings.starts
     starts: list[Trigger | None] = [None] * count
     if result.pairs or result.sources:

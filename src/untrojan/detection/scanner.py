@@ -10,7 +10,7 @@ serves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.anomaly import FEW, Array, anomaly_scores
+from untrojan.detection.anomaly import FEW, MANY, Array, anomaly_scores
+from untrojan.detection.blend import BlendFamily
 from untrojan.detection.evidence import (
     FOR_ALL,
     Finding,
@@ -46,7 +47,12 @@ from untrojan.detection.warp import WarpFamily
 from untrojan.records import Evidence, PairScore
 from untrojan.triggers import Trigger
 
-FAMILIES: dict[str, type[TriggerFamily]] = {"patch": PatchFamily, "additive": AdditiveFamily, "warp": WarpFamily}
+FAMILIES: dict[str, type[TriggerFamily]] = {
+    "patch": PatchFamily,
+    "additive": AdditiveFamily,
+    "warp": WarpFamily,
+    "blend": BlendFamily,
+}
 
 Pair = tuple[int, int]
 
@@ -65,6 +71,10 @@ class ScanSettings:
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     alpha: float = 0.01
     following: FollowSettings = field(default_factory=FollowSettings)
+
+    def suited_to(self, classes: int) -> ScanSettings:
+        """The same without kinds that are not searched for so many classes."""
+        return replace(self, kinds=tuple(k for k in self.kinds if classes <= MANY or FAMILIES[k].for_many))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -96,16 +106,14 @@ def scan_pairs(
     said = {s: answers[labels == s] for s in sources}
     clear = {s: x[said[s] == s] if bool((said[s] == s).any()) else x for s, x in sources.items()}
     right = answers == labels
-    results = {kind: KindResults() for kind in settings.kinds}
+    results = {kind: KindResults() for kind in settings.suited_to(classes).kinds}
     every = {kind: (FAMILIES[kind](), result) for kind, result in results.items()}
     search_targets(searches, every, images_of_others(images, labels, answers, classes), settings.targets)
     margins = log_margins(searches.classifier, sources, classes)
     own = {kind: every[kind] for kind in settings.pairs.screening if kind in results}
     search_pairs(searches, own, sources, said, margins, settings.pairs)
-    for kind in settings.kinds:
-        results[kind].probes = probe(
-            searches, FAMILIES[kind](), images[right], labels[right], results[kind], margins, settings.probes
-        )
+    for family, result in every.values():
+        result.probes = probe(searches, family, images[right], labels[right], result, margins, settings.probes)
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
     reached = largest_margins(searches, images, labels, classes)

@@ -19,10 +19,18 @@ from untrojan.detection.search import Searches
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSettings:
-    """screening: the search for every class; refined: how many of the classes go on where there are more than ``MANY``,
-    the same for either of the kinds that are judged together; refining: their search, from the trigger of the first."""
+    """screening: the search for every class; shorter: that of kinds for which less is enough, where there are at most
+    ``MANY`` classes (an attacker's warp is a fraction of any honest one, even on eight images); refined: how many of
+    the classes go on where there are more, the same for either of the kinds that are judged together; refining: their
+    search, from the trigger of the first."""
 
     screening: Budget = field(default_factory=lambda: Budget(steps=50, images=20, level=0.75))
+    shorter: Mapping[str, Budget] = field(
+        default_factory=lambda: {
+            "warp": Budget(steps=50, images=8, level=0.75),
+            "blend": Budget(steps=30, images=20, level=0.75),
+        }
+    )
     refined: int = 8
     refining: Budget = field(default_factory=lambda: Budget(steps=50, images=40, level=0.75, patience=50))
 
@@ -43,9 +51,11 @@ def search_targets(
     others: from ``images_of_others``.
     """
     problems = {t: Problem(x, t) for t, x in others.items() if len(x)}
+    few = len(others) <= MANY
     for family, result in results.values():
-        result.targets = searches.run("all classes into one", family, problems, settings.screening)
-    if len(others) <= MANY:
+        budget = settings.shorter.get(family.kind, settings.screening) if few else settings.screening
+        result.targets = searches.run("all classes into one", family, problems, budget)
+    if few:
         return
     both = [results[kind] for kind in TOGETHER if kind in results]
     odd = oddest([target_values(result) for _, result in both], settings.refined)

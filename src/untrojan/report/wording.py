@@ -11,7 +11,12 @@ from untrojan.records import Rate, VictimInfo
 
 NOT_MEASURED = "not measured"
 NAME_LIMIT = 32
-SIZE_UNITS = {"patch": "pixels, L1 of the mask", "additive": "L2 norm", "warp": "mean shift in pixels"}
+SIZE_UNITS = {
+    "patch": "pixels, L1 of the mask",
+    "additive": "L2 norm",
+    "blend": "share of the image",
+    "warp": "mean shift in pixels",
+}
 
 # Characters that reorder or hide the text around them (left-to-right and right-to-left overrides, isolates).
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

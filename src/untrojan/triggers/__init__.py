@@ -6,6 +6,7 @@ place in ``TRIGGER_KINDS`` (``files.py``).
 
 from untrojan.triggers.additive import AdditiveTrigger
 from untrojan.triggers.base import Trigger, to_grid
+from untrojan.triggers.blend import BlendTrigger
 from untrojan.triggers.files import FORMAT, TRIGGER_KINDS, load_trigger, save_trigger, trigger_from_tensors
 from untrojan.triggers.generator import InputAwareTrigger, Painter, WassersteinTrigger
 from untrojan.triggers.patch import PatchTrigger
@@ -15,6 +16,7 @@ __all__ = [
     "FORMAT",
     "TRIGGER_KINDS",
     "AdditiveTrigger",
+    "BlendTrigger",
     "InputAwareTrigger",
     "Painter",
     "PatchTrigger",

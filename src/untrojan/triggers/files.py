@@ -12,6 +12,7 @@ from untrojan.setting import Setting
 from untrojan.storage import pack_safetensors, read_safetensors, write_bytes
 from untrojan.triggers.additive import AdditiveTrigger
 from untrojan.triggers.base import Trigger
+from untrojan.triggers.blend import BlendTrigger
 from untrojan.triggers.generator import InputAwareTrigger, WassersteinTrigger
 from untrojan.triggers.patch import PatchTrigger
 from untrojan.triggers.warp import WarpTrigger
@@ -19,7 +20,8 @@ from untrojan.triggers.warp import WarpTrigger
 FORMAT = "untrojan-trigger-1"
 
 TRIGGER_KINDS: dict[str, type[Trigger]] = {
-    kind.kind: kind for kind in (PatchTrigger, AdditiveTrigger, WarpTrigger, InputAwareTrigger, WassersteinTrigger)
+    kind.kind: kind
+    for kind in (PatchTrigger, AdditiveTrigger, BlendTrigger, WarpTrigger, InputAwareTrigger, WassersteinTrigger)
 }
 
 

@@ -218,13 +218,15 @@ def findings_of(
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
+    tried = usual_candidates("mixed", many) if kind in EVEN else len(result.probes)  # its null is that of one start
     for number, inversion in result.probes.items():
-        add("mixed", easiest - log_sizes([inversion.size])[0], inversion, len(result.probes), number=number)
+        add("mixed", easiest - log_sizes([inversion.size])[0], inversion, tried, number=number)
     few = len(margins) < FEW  # too few pairs to be compared
     for (s, t), value in () if few else refined_values(result, margins).items():
         add("pair", value, result.refined[s, t], len(result.pairs), source=s, target=t)
-    for (s, t), value in () if few else single_values(result, margins).items():
-        add("single", value, result.latest[s, t], len(result.pairs), source=s, target=t)
+    singly = single_values(result, margins) if kind not in EVEN else even_single_values(result)
+    for (s, t), value in () if few else singly.items():
+        add("single", value, result.latest[s, t], len(result.pairs) or usual_candidates("single"), source=s, target=t)
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, in_effect(len(alone)), source=source)
     return found
@@ -277,6 +279,22 @@ def single_values(result: KindResults, margins: Array) -> dict[tuple[int, int], 
         return {}
     ordinary = sorted(values.values(), reverse=True)[ODD_PAIRS]
     return {pair: value - ordinary for pair, value in values.items()}
+
+
+def even_single_values(result: KindResults) -> dict[tuple[int, int], float]:
+    """The same of a kind of ``EVEN``: by how much a pair is odder than the two oddest others on average, a margin
+    between its classes being of no account."""
+    values = {
+        pair: -float(log_sizes([i.size])[0]) - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
+        for pair, i in result.singled.items()
+        if i.size is not None and pair in result.spills
+    }
+    if len(values) <= ODD_PAIRS:
+        return {}
+    return {
+        pair: value - float(np.mean(sorted(v for other, v in values.items() if other != pair)[-ODD_PAIRS:]))
+        for pair, value in values.items()
+    }
 
 
 def shrinkage(first: Inversion, refined: Inversion) -> float:

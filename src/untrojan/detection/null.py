@@ -15,6 +15,7 @@ NULL: dict[tuple[str, str], tuple[float, float, float]] = {
     ("pair", "additive"): (0.762, 0.106, 0.154),
     ("pair", "patch"): (0.994, 0.198, 0.221),
     ("pair", "patch+additive"): (0.849, 0.117, 0.199),
+    ("single", "blend"): (0.33, 0.22, 0.23),
     ("single", "additive"): (0.376, 0.182, 0.326),
     ("single", "patch"): (0.438, 0.214, 0.35),
     ("single", "patch+additive"): (0.366, 0.163, 0.259),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from untrojan.detection.anomaly import Array, oddest
-from untrojan.detection.evidence import KindResults, pair_values, single_values
+from untrojan.detection.evidence import EVEN, KindResults, pair_values, single_values
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 
@@ -28,8 +28,8 @@ FEWEST = 3
 class PairSettings:
     """screening: the search for every pair, by kind, where there are at most ``most`` of them; refined: how many of
     these go on, the same for every kind; refining: their search, from the trigger of the first and on all images of
-    the class; singled: how many go on once more, by the same search; sources: where there are more pairs, the search
-    from each class to whatever other one."""
+    the class; singled: how many go on once more, by the same search; even: the search, in kinds of ``EVEN``, for all
+    that were refined; sources: where there are more pairs, the search from each class to whatever other one."""
 
     screening: Mapping[str, Budget] = field(
         default_factory=lambda: {
@@ -41,6 +41,7 @@ class PairSettings:
     refined: int = 12
     refining: Budget = field(default_factory=lambda: Budget(steps=40, images=8, level=0.85, patience=40))
     singled: int = 4
+    even: Budget = field(default_factory=lambda: Budget(steps=40, images=8, level=0.9, patience=40))
     sources: Budget = field(default_factory=lambda: Budget(steps=50, images=8, level=0.9))
 
 
@@ -95,14 +96,21 @@ def search_singles(
 ) -> None:
     """Fill in ``singled`` of each kind: the refined pairs that stand out the most as single ones, searched on.
 
-    Arguments as for ``search_pairs``, with what that has found, and the spills of the refined pairs. An attacker's
-    trigger goes on to shrink as fast as the others or faster, and those of honest networks come closer to each other.
+    Arguments as for ``search_pairs``, with what that has found, and the spills of the refined pairs; of a kind of
+    ``EVEN``, in which no pairs were searched, all that were refined in another. An attacker's trigger goes on to shrink
+    as fast as the others or faster, and those of honest networks come closer to each other.
     """
-    odd = oddest([single_values(result, margins) for _, result in results.values()], settings.singled)
-    for family, result in results.values():
+    screened = [(family, result) for family, result in results.values() if family.kind not in EVEN]
+    odd = oddest([single_values(result, margins) for _, result in screened], settings.singled)
+    for family, result in screened:
         result.singled = _search_on(
             searches, "single pairs", family, odd, result.refined, sources, answers, settings.refining
         )
+    refined = {pair: None for _, result in screened for pair in result.refined}
+    problems = {(s, t): Problem(sources[s][answers[s] != t], t) for s, t in refined}
+    for family, result in results.values():
+        if family.kind in EVEN:
+            result.singled = searches.run("single pairs", family, problems, settings.even)
 
 
 def _search_on(

@@ -21,6 +21,7 @@ from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.anomaly import FEW, MANY, Array, anomaly_scores
 from untrojan.detection.blend import BlendFamily
 from untrojan.detection.evidence import (
+    EVEN,
     FOR_ALL,
     Finding,
     KindResults,
@@ -121,12 +122,13 @@ def scan_pairs(
     findings = _judged(results, margins, reached, shape)
     # Beside a trigger for all classes single pairs are of no account, and among few classes they are not judged.
     if classes >= FEW and not any(f.test in FOR_ALL for f in significant(findings, settings.alpha)):
-        search_singles(searches, own, sources, said, margins, settings.pairs)
-        for kind in own:
-            measured = spills(searches, results[kind].singled, images[right], labels[right])
+        singly = own | {kind: both for kind, both in every.items() if kind in EVEN}
+        search_singles(searches, singly, sources, said, margins, settings.pairs)
+        for _, result in singly.values():
+            measured = spills(searches, result.singled, images[right], labels[right])
             # Without it, after the deadline, a pair stays what it was: its size and its spill are of one trigger.
-            results[kind].singled = {pair: i for pair, i in results[kind].singled.items() if pair in measured}
-            results[kind].spills |= measured
+            result.singled = {pair: i for pair, i in result.singled.items() if pair in measured}
+            result.spills |= measured
         findings = _judged(results, margins, reached, shape)
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}

@@ -12,7 +12,9 @@ from scipy.stats import gumbel_r, kstest
 
 from untrojan.detection.evidence import (
     BACKING,
+    LEAST_SPILL,
     REACH_POWER,
+    SPILL_POWER,
     Finding,
     KindResults,
     backed,
@@ -255,6 +257,42 @@ def test_a_class_that_is_reached_far_without_a_trigger_must_be_odder() -> None:
     assert alone == alone_far
     many = [kinds_of([10.0] * 42 + [4.0], [10.0] * 42 + [4.0], reach=reach) for reach in ({42: 1.0}, {})]
     assert [f.statistic for f in together(many[0])] == [f.statistic for f in together(many[1])]
+
+
+def test_a_blend_is_compared_with_the_next_smallest_and_not_with_what_is_usual() -> None:
+    """In honest networks the smallest is hardly smaller than the next, nor one from all classes to any other."""
+    targets = {t: sized(0.4 + 0.1 * t) for t in range(8)} | {8: sized(0.2), 9: sized(0.1)}
+    result = KindResults(targets=targets, probes={0: sized(0.05)})
+    found = findings_of("blend", result, np.zeros((10, 10)), reach={9: 1.0, 8: -1.0})
+    into = {f.target: f for f in found if f.test == "target"}
+    assert into[9].value == pytest.approx(math.log(0.4 / 0.1)), "two targets may be the attacker's"
+    assert into[8].value == pytest.approx(math.log(0.4 / 0.2))
+    assert into[0].value == pytest.approx(math.log(0.2 / 0.4))
+    assert into[9].statistic == pytest.approx(into[9].value - REACH_POWER)
+    assert into[8].statistic == into[8].value
+    (mixed,) = (f for f in found if f.test == "mixed")
+    assert mixed.statistic == pytest.approx(math.log(0.1 / 0.05))
+    assert mixed.candidates == usual_candidates("mixed"), "the null is that of the one start"
+    assert together(found) == []
+    few = KindResults(targets={t: sized(0.1 * (t + 1)) for t in range(4)})
+    first = next(f for f in findings_of("blend", few, np.zeros((4, 4))) if f.target == 0)
+    assert first.value == pytest.approx(math.log(2))
+
+
+def test_a_single_pair_of_blends_stands_out_from_the_next_two() -> None:
+    pairs = {(0, 1): 0.05, (1, 2): 0.1, (2, 3): 0.2, (3, 4): 0.4, (4, 5): None, (5, 6): 0.01}
+    spills = dict.fromkeys(list(pairs)[:5], 0.1) | {(0, 1): 0.01}
+    result = KindResults(singled={pair: sized(size) for pair, size in pairs.items()}, spills=spills)
+    found = {(f.source, f.target): f for f in findings_of("blend", result, np.ones((10, 10))) if f.test == "single"}
+    assert set(found) == {(0, 1), (1, 2), (2, 3), (3, 4)}, "neither without a trigger nor without its spill"
+    sparing = SPILL_POWER * math.log((0.1 + LEAST_SPILL) / (0.01 + LEAST_SPILL))
+    next_two = (math.log(0.1) + math.log(0.2)) / 2
+    assert found[0, 1].value == pytest.approx(next_two - math.log(0.05) + sparing)
+    assert found[3, 4].value < found[2, 3].value < 0
+    assert found[0, 1].candidates == usual_candidates("single")
+    assert not [f for f in findings_of("blend", result, np.ones((4, 4))) if f.test == "single"]
+    lonely = KindResults(singled={(0, 1): sized(0.05), (1, 2): sized(0.1)}, spills=spills)
+    assert not [f for f in findings_of("blend", lonely, np.ones((10, 10))) if f.test == "single"]
 
 
 @pytest.mark.parametrize(("as_pair", "counts"), [(1.5, True), (0.9, False)])

@@ -37,3 +37,10 @@ def test_a_target_belongs_to_the_kind_that_shows_it_most_clearly() -> None:
     additive = lead("target", "additive", {(0, 3): 1.0, (1, 3): 1.0}, target=3)
     assert {each.finding.kind for each in explained([INTO_3, additive]).values()} == {"patch"}
     assert {each.finding.kind for each in explained([additive, INTO_3]).values()} == {"additive"}
+
+
+def test_a_blend_explains_what_nothing_else_does() -> None:
+    blend = lead("target", "blend", {(s, t): 1.0 for t in (2, 3) for s in (0, 1)}, target=2)
+    found = explained([blend, INTO_3])
+    assert {each.finding.kind for pair, each in found.items() if pair[1] == 3} == {"patch"}
+    assert {each.finding.kind for pair, each in found.items() if pair[1] == 2} == {"blend"}

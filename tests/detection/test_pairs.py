@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from planted import CLASSES, planted_classifier, planted_images
+from untrojan.detection.blend import BlendFamily
 from untrojan.detection.evidence import KindResults
 from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
@@ -101,3 +102,18 @@ def test_the_most_single_pairs_go_on_from_where_they_were(searched, monkeypatch)
     assert sparing in singled, "in whatever kind it stands out"
     assert set(singled) == set(own["other"][1].singled)
     assert begun == [{pair: result.refined[pair].trigger for pair in singled} for _, result in own.values()]
+
+
+def test_all_refined_pairs_are_searched_anew_as_blends(searched):
+    classifier, sources, answers, margins, results = searched
+    done = results["patch"]
+    patch = KindResults(pairs=done.pairs, refined=done.refined, spills=dict.fromkeys(done.refined, 0.1))
+    own = {"patch": (PatchFamily(), patch), "blend": (BlendFamily(), KindResults())}
+    settings = PairSettings(singled=1, even=Budget(steps=60, images=8, level=0.9, patience=60))
+    search_singles(Searches(classifier, seed=0, progress=Silent()), own, sources, answers, margins, settings)
+    blends = own["blend"][1].singled
+    assert set(blends) == set(done.refined)
+    assert len(patch.singled) == 1
+    for (source, target), found in blends.items():
+        stamped = found.trigger.stamp(sources[source])
+        assert float((classifier.predict(stamped).argmax(1) == target).float().mean()) > 0.6

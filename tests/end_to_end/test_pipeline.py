@@ -337,6 +337,7 @@ def test_stand_ins_are_of_every_kind_that_is_unusual_into_the_target(found):
     assert kinds(evidence()) == sorted([own, other])
     assert kinds(evidence(p_value=0.2), evidence(target=2), evidence(test="pair", source=1)) == [own]
     assert kinds(evidence(together_with=own)) == [own], "that says nothing of the other kind alone"
+    assert kinds(evidence(kind="blend")) == [own], "whatever moves all pixels a little is odd as a blend"
 
 
 def test_a_scan_knows_how_far_each_class_reaches_and_how_often_the_classifier_is_right(monkeypatch):

@@ -18,6 +18,7 @@ from untrojan.triggers import (
     FORMAT,
     TRIGGER_KINDS,
     AdditiveTrigger,
+    BlendTrigger,
     PatchTrigger,
     Trigger,
     load_trigger,
@@ -40,6 +41,31 @@ def additive(channels: int = 3) -> AdditiveTrigger:
     return AdditiveTrigger(2 * rand(channels, 4, 5, seed=3) - 1)
 
 
+def blend(channels: int = 3) -> BlendTrigger:
+    return BlendTrigger(torch.tensor([0.3]), rand(channels, 4, 5, seed=4))
+
+
+def test_a_blend_is_a_patch_over_the_whole_image() -> None:
+    images, trigger = rand(2, 3, 4, 5), blend()
+    assert torch.equal(trigger.stamp(images), patched(images, torch.full((1, 4, 5), 0.3), trigger.pattern))
+    assert trigger.size == pytest.approx(0.3)
+    assert torch.equal(BlendTrigger(torch.zeros(1), trigger.pattern).stamp(to_grid(images)), to_grid(images))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "pattern", "reason"),
+    [
+        (torch.zeros(2), torch.zeros(3, 4, 5), r"ratio \[1\] and pattern \[C,H,W\], got \[2\] and \[3, 4, 5\]"),
+        (torch.zeros(1), torch.zeros(4, 5), r"got \[1\] and \[4, 5\]"),
+        (torch.full((1,), 1.5), torch.zeros(3, 4, 5), "ratio"),
+        (torch.zeros(1), torch.full((3, 4, 5), -0.1), "pattern"),
+    ],
+)
+def test_what_is_no_blend_is_refused(ratio: Tensor, pattern: Tensor, reason: str) -> None:
+    with pytest.raises(ShapeError, match=reason):
+        BlendTrigger(ratio, pattern)
+
+
 def test_a_patch_is_stamped_pixel_by_pixel() -> None:
     images, trigger = rand(2, 3, 4, 5), patch()
     assert torch.equal(trigger.stamp(images), patched(images, trigger.mask, trigger.pattern))
@@ -53,11 +79,11 @@ def test_a_pattern_is_added_pixel_by_pixel() -> None:
     assert stamped.max() == 1
 
 
-@pytest.mark.parametrize("trigger", [patch(1), additive(1)])
+@pytest.mark.parametrize("trigger", [patch(1), additive(1), blend(1)])
 def test_a_grey_trigger_fits_coloured_images(trigger: Trigger) -> None:
     images = rand(2, 3, 4, 5)
     coloured = TRIGGER_KINDS[trigger.kind](
-        **{name: t if name == "mask" else t.expand(3, -1, -1) for name, t in trigger.tensors().items()}
+        **{name: t.expand(3, -1, -1) if name in ("pattern", "delta") else t for name, t in trigger.tensors().items()}
     )
     assert torch.equal(trigger.stamp(images), coloured.stamp(images))
 
@@ -71,7 +97,7 @@ def test_a_whole_mask_replaces_and_an_empty_one_leaves() -> None:
 
 
 def test_stamping_changes_neither_images_nor_trigger() -> None:
-    for trigger in (patch(), additive()):
+    for trigger in (patch(), additive(), blend()):
         images, before = rand(2, 3, 4, 5), trigger.sha256()
         trigger.stamp(images)
         assert torch.equal(images, rand(2, 3, 4, 5))
@@ -93,14 +119,14 @@ def test_grid_is_the_nearest_byte(values: np.ndarray) -> None:
     assert torch.equal(to_grid(rounded), rounded)
 
 
-@pytest.mark.parametrize("trigger", [patch(), additive()])
+@pytest.mark.parametrize("trigger", [patch(), additive(), blend()])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 1, 4, 5), (2, 3, 5, 4), (2, 3, 4, 6), (2, 4, 4, 5)])
 def test_images_of_another_shape(trigger: Trigger, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="the trigger is for images of shape 3x4x5"):
         trigger.stamp(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("trigger", [patch(), additive()])
+@pytest.mark.parametrize("trigger", [patch(), additive(), blend()])
 def test_bytes_are_refused_not_taken_for_white(trigger: Trigger) -> None:
     with pytest.raises(ShapeError, match=r"float images in \[0, 1\], got torch.uint8"):
         trigger.stamp(torch.zeros(2, 3, 4, 5, dtype=torch.uint8))

@@ -205,7 +205,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Ratio",
         "how many times smaller a trigger is than is usual in this classifier: for all classes into one, than the "
         "median of those into the others; to any other, than the easiest but one of those; for a pair, than both its "
-        "classes and their margin let expect. Of a margin: how many times larger than other classes'.",
+        "classes and their margin let expect. Of a blend: than the next smallest. Of a margin: how many times larger "
+        "than other classes'.",
     ),
     ("ACC", "accuracy: share of clean test images that get their true class. High is good."),
     (

@@ -21,7 +21,7 @@ import torch
 from record import commit, kept, write_record
 
 from untrojan.data import load_data
-from untrojan.detection.evidence import TOGETHER, usual_candidates
+from untrojan.detection.evidence import EVEN, TOGETHER, usual_candidates
 from untrojan.detection.scanner import ScanSettings
 from untrojan.errors import UsageError
 from untrojan.loading import load_victim
@@ -106,7 +106,8 @@ def describe(member: Member, report: ScanReport) -> dict[str, Any]:
         truth = sorted({target for _, target in Setting.parse(card["setting"]).pairs(report.victim.classes)})
     values: dict[str, dict[str, float]] = {}
     for evidence in report.evidence:
-        law = evidence.kind if evidence.together_with is None else "+".join(TOGETHER)
+        kinds = {evidence.kind, *(evidence.together_with or evidence.kind).split(" and ")}
+        law = "+".join(sorted(kinds, key=(*TOGETHER, *EVEN).index) if len(kinds) > 1 else kinds)
         key = f"{evidence.test}/{law}"
         if key not in values or evidence.ratio > math.exp(values[key]["value"]):
             values[key] = {"value": round(math.log(evidence.ratio), 4), "p_value": evidence.p_value}

@@ -47,8 +47,9 @@ class Evidence(Record):
     from ``source`` to ``target``; "single", the same, if sparing images of other classes counts as well; "source", from
     ``source`` to whatever other one; "margin", no trigger: how far the logit of ``target`` can be brought above all
     others. size: in its kind's norm, or that margin; ratio: how many times smaller than is usual in this classifier, a
-    margin how many times larger, and a single pair's trigger how many times odder than others; together_with: another
-    kind whose trigger for the same classes is judged together with this one, ``ratio`` being the geometric mean;
+    margin how many times larger, and a single pair's trigger how many times odder than others; together_with: the
+    kind, or both, whose trigger for the same classes is judged together with this one, ``ratio`` being the geometric
+    mean;
     p_value: how often the most extreme of this test and kind is at least as extreme in an honest classifier, before the
     correction for the number of tests.
     """
@@ -64,8 +65,10 @@ class Evidence(Record):
 
     @property
     def kinds(self) -> str:
-        """The kind, or both, in words."""
-        return self.kind if self.together_with is None else f"{self.kind} and {self.together_with}"
+        """The kind, or all that are judged together, in words."""
+        if self.together_with is None:
+            return self.kind
+        return f"{self.kind}{',' if ' and ' in self.together_with else ' and'} {self.together_with}"
 
 
 class VictimInfo(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,7 +216,7 @@ def test_what_two_kinds_say_of_the_same_target_counts_more_than_what_each_says()
 def test_joined_findings_are_about_the_clearer_kind() -> None:
     found = kinds_of([20.0] * 9 + [2.0], [4.0] * 9 + [3.0])
     last = next(f for f in together(found) if f.target == 9)
-    assert (last.kind, last.other_kind, last.law, last.size) == ("patch", "additive", "patch+additive", 2.0)
+    assert (last.kind, last.other_kinds, last.law, last.size) == ("patch", ("additive",), "patch+additive", 2.0)
     mixed = [f for f in together(found) if f.test == "mixed"]
     assert [f.number for f in mixed] == [1], "of several starts the one that ended smallest"
     assert together([f for f in found if f.kind == "patch"]) == []
@@ -277,6 +278,36 @@ def test_a_blend_is_compared_with_the_next_smallest_and_not_with_what_is_usual()
     few = KindResults(targets={t: sized(0.1 * (t + 1)) for t in range(4)})
     first = next(f for f in findings_of("blend", few, np.zeros((4, 4))) if f.target == 0)
     assert first.value == pytest.approx(math.log(2))
+
+
+def test_a_single_pair_is_judged_by_all_kinds_together_and_never_by_its_blend_alone() -> None:
+    pair, other = {"source": 0, "target": 1}, {"source": 2, "target": 3}
+    found = [
+        Finding("single", "patch", 1.2, 5.0, 90, **pair),
+        Finding("single", "additive", 0.6, 2.0, 90, **pair),
+        Finding("single", "blend", 3.0, 0.05, 90, **pair),
+        Finding("single", "patch", 0.4, 6.0, 90, **other),
+        Finding("single", "additive", 0.2, 3.0, 90, **other),
+        Finding("pair", "patch", 3.0, 5.0, 90, **pair),
+    ]
+    joined = {f.source: f for f in together(found) if f.test == "single"}
+    assert joined[0].statistic == pytest.approx((1.2 + 0.6 + 3.0) / 3)
+    assert (joined[0].law, {joined[0].kind, *joined[0].other_kinds}) == (
+        "patch+additive+blend",
+        {"patch", "additive", "blend"},
+    )
+    assert joined[0].kind != "blend"
+    assert joined[2].statistic == pytest.approx(0.3)
+    assert joined[2].law == "patch+additive"
+    judged = backed(found + together(found))
+    assert {f.law: f.plausible for f in judged if f.test == "single" and f.source == 0} == {
+        "patch": True,
+        "additive": True,
+        "blend": False,
+        "patch+additive+blend": True,
+    }
+    (as_pairs,) = (f for f in together([replace(f, test="pair") for f in found]) if f.source == 0)
+    assert as_pairs.law == "patch+additive", "pairs are judged as before"
 
 
 def test_a_single_pair_of_blends_stands_out_from_the_next_two() -> None:

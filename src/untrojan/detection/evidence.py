@@ -39,9 +39,10 @@ class Finding:
     as small and as sparing images of other classes; "source", from ``source`` to whatever other one; "margin", no
     trigger but the margin that ``target`` can reach, and by how much that is *larger*. number: which of several starts.
     candidates: how many values of this test and kind were compared, in effect. partner: where two kinds are judged
-    together, the other kind's value for the same classes. easy: what their mean, or ``value`` of a kind of ``EVEN``, is
-    lessened by, since ``target`` can be reached far without a trigger, too. many: whether the classifier has more than
-    ``MANY`` classes, which are compared in another way and judged by another null.
+    together, the other kind's value for the same classes; third: the blend's as well, for a single pair. easy: what
+    their mean, or ``value`` of a kind of ``EVEN``, is lessened by, since ``target`` can be reached far without a
+    trigger, too. many: whether the classifier has more than ``MANY`` classes, which are compared in another way and
+    judged by another null.
     """
 
     test: str
@@ -54,22 +55,27 @@ class Finding:
     number: int = 0
     plausible: bool = True
     partner: float | None = None
+    third: float | None = None
     many: bool = False
     easy: float = 0.0
 
     @property
     def law(self) -> str:
-        """Which null applies: the kind, or the two that are judged together."""
-        return self.kind if self.partner is None else "+".join(TOGETHER)
+        """Which null applies: the kind, or those that are judged together."""
+        if self.partner is None:
+            return self.kind
+        return "+".join(TOGETHER if self.third is None else (*TOGETHER, *EVEN))
 
     @property
-    def other_kind(self) -> str | None:
-        """The kind that is judged together with this one."""
-        return None if self.partner is None else next(kind for kind in TOGETHER if kind != self.kind)
+    def other_kinds(self) -> tuple[str, ...]:
+        """The kinds that are judged together with this one."""
+        return tuple(kind for kind in self.law.split("+") if kind != self.kind)
 
     @property
     def statistic(self) -> float:
-        """What is compared with the null: ``value``, or the mean of both kinds' less ``easy``, or ``value`` less it."""
+        """What is compared with the null: ``value``, or the mean of the kinds' less ``easy``, or ``value`` less it."""
+        if self.partner is not None and self.third is not None:
+            return (self.value + self.partner + self.third) / 3
         if self.partner is not None:
             return (self.value + self.partner) / 2 - self.easy
         return self.value - self.easy if self.kind in EVEN else self.value
@@ -335,7 +341,9 @@ def margin_findings(margins: Array) -> list[Finding]:
 
 
 def together(findings: Sequence[Finding]) -> list[Finding]:
-    """What both kinds of ``TOGETHER`` say about the same classes, as findings of the one that says it more clearly."""
+    """What both kinds of ``TOGETHER`` say about the same classes, as findings of the one that says it more clearly; for
+    a single pair with what its blend says, if there is one."""
+    blends = {(f.source, f.target): f.value for f in findings if f.test == "single" and f.kind in EVEN}
     kinds: list[dict[tuple[str, int | None, int | None], Finding]] = [{}, {}]
     for finding in sorted(findings, key=lambda f: f.value):  # of several starts the best one counts
         if finding.kind in TOGETHER:
@@ -343,11 +351,19 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
     first, second = kinds
     both = [(first[key], second[key]) for key in first if key in second]
     ordered = [sorted(pair, key=lambda f: -f.z) for pair in both]
-    return [replace(clear, partner=other.value) for clear, other in ordered]
+    return [
+        replace(
+            clear,
+            partner=other.value,
+            third=blends.get((clear.source, clear.target)) if clear.test == "single" else None,
+        )
+        for clear, other in ordered
+    ]
 
 
 def backed(findings: Sequence[Finding]) -> list[Finding]:
-    """The same, in which a single pair counts for nothing unless its trigger is small for a pair's as well.
+    """The same, in which a single pair counts for nothing unless its trigger is small for a pair's as well, nor does
+    its blend alone.
 
     In an honest classifier whose triggers are all large the sparing one can be some way from the rest.
     """
@@ -356,10 +372,12 @@ def backed(findings: Sequence[Finding]) -> list[Finding]:
         if finding.test == "pair":
             pair = finding.source, finding.target
             as_pair[pair] = min(as_pair.get(pair, 1.0), finding.p_value)
-    return [
-        replace(f, plausible=False) if f.test == "single" and as_pair.get((f.source, f.target), 1.0) >= BACKING else f
-        for f in findings
-    ]
+
+    def counts(f: Finding) -> bool:
+        alone = f.kind in EVEN and f.partner is None
+        return f.test != "single" or (not alone and as_pair.get((f.source, f.target), 1.0) < BACKING)
+
+    return [f if counts(f) else replace(f, plausible=False) for f in findings]
 
 
 def with_triggers(odd: Sequence[Finding], findings: Sequence[Finding]) -> list[Finding]:

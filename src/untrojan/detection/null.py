@@ -18,6 +18,7 @@ NULL: dict[tuple[str, str], tuple[float, float, float]] = {
     ("single", "blend"): (0.33, 0.22, 0.23),
     ("single", "additive"): (0.376, 0.182, 0.326),
     ("single", "patch"): (0.438, 0.214, 0.35),
+    ("single", "patch+additive+blend"): (0.1, 0.25, 0.4),
     ("single", "patch+additive"): (0.366, 0.163, 0.259),
     ("target", "blend"): (0.13, 0.18, 0.17),
     ("target", "additive"): (0.366, 0.154, 0.158),

@@ -181,7 +181,7 @@ def _evidence(finding: Finding) -> Evidence:
     return Evidence(
         test=finding.test,
         kind=finding.kind,
-        together_with=finding.other_kind,
+        together_with=" and ".join(finding.other_kinds) or None,
         source=finding.source,
         target=finding.target,
         size=finding.size,

@@ -9,6 +9,7 @@ import torch
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection import probes
 from untrojan.detection.additive import AdditiveFamily
+from untrojan.detection.blend import BlendFamily
 from untrojan.detection.evidence import KindResults
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.patch import TILES, PatchFamily
@@ -78,3 +79,13 @@ def test_of_many_classes_and_from_no_pairs_no_parts_are_tried(monkeypatch):
     monkeypatch.setattr(probes, "MANY", CLASSES - 1)
     searches, _ = probed({(0, 1): useless()})
     assert "a part to any" not in searches.ran
+
+
+def test_a_blend_is_searched_from_one_start_in_its_own_budget():
+    images, labels = planted_images()
+    searches = Listening(planted_classifier())
+    result = KindResults(pairs={(0, 1): useless()})
+    found = probe(searches, BlendFamily(), images.float() / 255, labels, result, FLAT, ProbeSettings())
+    assert set(found) == {0}
+    assert [p.start for p in searches.ran["all classes to any"]] == [None]
+    assert found[0].steps <= ProbeSettings().from_anywhere["blend"].steps < ProbeSettings().search.steps

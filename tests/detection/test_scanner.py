@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -101,6 +103,18 @@ def test_single_pairs_go_on_where_no_trigger_for_all_classes_is_odd(sources, mon
         clearest = next(e for e in report.evidence if e.test == "single")
         assert clearest.size == found[clearest.kind][1, 4].size, "it is judged as it ended"
     assert [many for what, many in searched if what == "single pairs"] == ([4, 4] if sources == (1,) else [])
+
+
+def test_what_the_blends_of_the_oddest_pairs_say_is_judged_with_the_other_kinds():
+    attack = torch.eye(CLASSES)
+    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    images, labels = planted_images()
+    settings = replace(QUICK, kinds=(*QUICK.kinds, "blend"))
+    report = untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=settings)
+    assert {(p.source, p.target) for p in report.pairs if p.detected} == {(1, 4)}
+    together = [e for e in report.evidence if e.test == "single" and e.together_with and "blend" in e.together_with]
+    assert (together[0].source, together[0].target) == (1, 4)
+    assert len([p for p in report.pairs if p.kind == "blend"]) == settings.pairs.refined
 
 
 def test_what_the_single_pairs_do_to_other_classes_is_measured_as_they_ended(monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from planted import CLASSES, planted_classifier, planted_images
@@ -51,6 +54,24 @@ def test_of_many_the_oddest_go_on_in_both_kinds_from_where_they_ended(monkeypatc
     assert not results["warp"].refined_targets, "it is judged alone"
     shrunk = [patch.refined_targets[t].size / patch.targets[t].size for t in patch.refined_targets]
     assert max(shrunk) < 1.2, "the search went on, and did not begin anew"
+
+
+@pytest.mark.parametrize(("many", "images"), [(CLASSES, 3), (CLASSES - 1, 16)])
+def test_kinds_for_which_less_is_enough_get_less_unless_there_are_many_classes(many, images, monkeypatch):
+    shown = {}
+
+    def noted(self, what, family, problems, budget):
+        shown.setdefault(family.kind, budget.images)
+        return {}
+
+    monkeypatch.setattr(targets, "MANY", many)
+    monkeypatch.setattr(Searches, "run", noted)
+    settings = replace(SETTINGS, shorter={"warp": Budget(steps=5, images=3)})
+    families = {"patch": PatchFamily(), "warp": WarpFamily()}
+    results = {kind: (family, KindResults()) for kind, family in families.items()}
+    others = {t: torch.zeros(4, 1, 8, 8) for t in range(CLASSES)}
+    search_targets(Searches(planted_classifier(), seed=0, progress=Silent()), results, others, settings)
+    assert shown == {"patch": 16, "warp": images}
 
 
 def test_an_image_that_is_sent_to_a_class_anyway_is_no_part_of_the_search_into_it():

@@ -14,6 +14,7 @@ from untrojan.records import (
     Cost,
     Counts,
     Evaluation,
+    Evidence,
     GuardCard,
     PairScore,
     Rate,
@@ -151,6 +152,15 @@ def test_nan_is_never_written(bad: float) -> None:
     content = strict(report.model_dump_json())
     assert (content["p_value"], content["pairs"][0]["size"], content["pairs"][0]["score"]) == (None, None, None)
     assert content["settings"] == {"a": None, "b": [None], "c": {"d": [None]}}
+
+
+@pytest.mark.parametrize(
+    ("together_with", "words"),
+    [(None, "patch"), ("additive", "patch and additive"), ("additive and blend", "patch, additive and blend")],
+)
+def test_kinds_that_are_judged_together_are_listed(together_with: str | None, words: str) -> None:
+    said = Evidence(test="single", kind="patch", together_with=together_with, size=1.0, ratio=3.0, p_value=0.01)
+    assert said.kinds == words
 
 
 def test_sources_of_a_target_are_the_detected_ones_of_all_kinds() -> None:

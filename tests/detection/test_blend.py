@@ -8,6 +8,7 @@ from torch import nn
 
 import untrojan
 from untrojan.classifier import Classifier, as_found
+from untrojan.detection import scanner
 from untrojan.detection.blend import BlendFamily
 from untrojan.detection.inversion import Budget, Problem, invert
 from untrojan.detection.scanner import ScanSettings
@@ -127,7 +128,11 @@ def test_the_same_network_without_it_is_honest() -> None:
     assert report.p_value > 0.05
 
 
-def test_many_classes_are_not_searched_for_it_and_the_report_says_so() -> None:
+def test_many_classes_are_not_searched_for_it_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ScanSettings()
     assert "blend" in settings.suited_to(20).kinds
     assert settings.suited_to(21).kinds == ("patch", "additive", "warp")
+    monkeypatch.setattr(scanner, "MANY", CLASSES - 1)
+    report = scanned(torch.eye(CLASSES), strength=0)
+    assert report.settings["kinds"] == ()
+    assert not report.pairs

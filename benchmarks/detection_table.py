@@ -72,19 +72,23 @@ def aucs(victims: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def by_test(victims: Sequence[Mapping[str, Any]]) -> list[str]:
     """The AUC of each test and kind alone, a line each, the union of all first; a column per data set with at least
-    ``ENOUGH`` clean victims."""
+    ``ENOUGH`` clean victims. Over the victims that a test was made of: pairs are not searched as blends where a trigger
+    for all classes is odd, and rows of earlier scans have no blends."""
     columns: dict[str, dict[str, float]] = {}
     for dataset in sorted({str(row["dataset"]) for row in victims}):
         own = [row for row in victims if row["dataset"] == dataset and (is_clean(row) or row["asr"] >= LEARNT)]
         clean = [row for row in own if is_clean(row)]
         attacked = [row for row in own if not is_clean(row)]
         if len(clean) >= ENOUGH and attacked:
-            scores = {test: lambda row, test=test: oddness(row, test) for row in own for test in row["values"]}
-            scores |= {UNION: lambda row: -row["p_value"]}
+            union = [[-row["p_value"] for row in rows] for rows in (attacked, clean)]
+            scores = {UNION: union} | {
+                test: [[oddness(row, test) for row in rows if test in row["values"]] for rows in (attacked, clean)]
+                for test in {test for row in own for test in row["values"]}
+            }
             columns[dataset] = {
-                test: mannwhitneyu([score(row) for row in attacked], [score(row) for row in clean]).statistic
-                / (len(attacked) * len(clean))
-                for test, score in scores.items()
+                test: mannwhitneyu(odd, usual).statistic / (len(odd) * len(usual))
+                for test, (odd, usual) in scores.items()
+                if odd and len(usual) >= ENOUGH
             }
     if not columns:
         return []

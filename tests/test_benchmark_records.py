@@ -243,6 +243,8 @@ def test_the_auc_of_a_single_test_counts_what_is_odd(monkeypatch: pytest.MonkeyP
     too_large = victim("a", 1.0, 2.0, "badnet")
     assert table["by_test"]([*clean, too_large])[-1] == "| pair/patch | 0.000 |", "a trigger too large is no evidence"
     assert table["by_test"](attacked) == []
+    unsearched = {**victim("u", 0.01, 0.0, "badnet"), "values": {}}
+    assert table["by_test"]([*clean, *attacked, unsearched])[-1] == "| pair/patch | 0.750 |", "it was not made of that"
 
 
 def test_the_growth_of_the_cost_is_told_from_the_fewest_classes(monkeypatch: pytest.MonkeyPatch) -> None:

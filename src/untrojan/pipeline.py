@@ -12,6 +12,7 @@ from torch import Tensor
 from untrojan.classifier import Classifier
 from untrojan.classifier.corrected import require_own_layers, twin
 from untrojan.classifier.cost import CostMeter
+from untrojan.classifier.folding import folded
 from untrojan.classifier.sites import require_sites
 from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
@@ -66,7 +67,10 @@ def scan(
         found = None
         if doubt is None:
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
-            found = scan_pairs(searches, images[known], labels[known], answers[known], settings, classes=victim.classes)
+            with folded(classifier, images):
+                found = scan_pairs(
+                    searches, images[known], labels[known], answers[known], settings, classes=victim.classes
+                )
     accuracy = float((answers == labels).float().mean())
     verdict, reason = (
         ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings, victim.classes, accuracy)

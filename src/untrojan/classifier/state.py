@@ -30,7 +30,7 @@ def as_found(module: nn.Module) -> Iterator[None]:
     >>> layer.training, layer.weight.requires_grad
     (True, True)
     """
-    modules = [(m, m.training, _hooks(m)) for m in module.modules()]
+    modules = [(m, m.training, hooks_of(m)) for m in module.modules()]
     parameters = [(p, p.requires_grad, p.grad, _tensor_hooks(p)) for p in module.parameters()]
     buffers = [(m, dict(m._buffers), {n: b.detach().clone() for n, b in m._buffers.items() if b is not None})
                for m, _, _ in modules]  # fmt: skip
@@ -83,7 +83,7 @@ def _restore_buffers(module: nn.Module, tensors: dict[str, Tensor | None], value
             tensor.copy_(value)
 
 
-def _hooks(module: nn.Module) -> dict[str, Any]:
+def hooks_of(module: nn.Module) -> dict[str, Any]:
     """Every attribute of a module that is about hooks; the dictionaries are copied."""
     found = {name: value for name, value in vars(module).items() if name.startswith("_") and "_hook" in name}
     return {name: value.copy() if isinstance(value, dict) else value for name, value in found.items()}

@@ -182,6 +182,15 @@ SPILL_POWER, LEAST_SPILL = 0.5, 0.003
 """How much it counts that a pair's trigger does little to images of other classes, and below what it is next to
 nothing. Powers from .3 to .75 tell the attacked victims of the calibration half from the clean ones about as well."""
 
+SPREAD = {"patch": 0.263, "additive": 0.154}
+"""How far the values of pairs lie apart in honest networks of digits, as ``spread`` takes it, in their mean."""
+
+SPREAD_POWER, LEAST_SPREAD = 0.75, 0.5
+"""How far a pair's value is measured by its own network's spread, and the share of ``SPREAD`` that this has at least.
+
+Pairs of photographs' classes differ two thirds as much as those of digits', in their honest networks' extremes, too;
+wholly by its own spread, an attacked network of digits is found a little less often."""
+
 ODD_PAIRS = 2
 """A single pair, or as many, stand out from the rest."""
 
@@ -218,9 +227,9 @@ def findings_of(
     logs = log_sizes([i.size for i in result.targets.values()])
     for target, value in target_values(result, even=kind in EVEN).items():
         add("target", value, trigger_into(target, result), in_effect(len(logs)), target=target)
-    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
-    # one that is reached the most easily may be the attacker's.
-    easiest = np.sort(logs)[0 if kind in EVEN else 1] if len(logs) > 1 else -np.inf
+    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. Of
+    # many the one that is reached the most easily may be the attacker's.
+    easiest = np.sort(logs)[1 if many else 0] if len(logs) > 1 else -np.inf
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
@@ -228,11 +237,13 @@ def findings_of(
     for number, inversion in result.probes.items():
         add("mixed", easiest - log_sizes([inversion.size])[0], inversion, tried, number=number)
     few = len(margins) < FEW  # too few pairs to be compared
+    own = 1.0 if kind in EVEN or few else _own_scale(kind, result, margins)
     for (s, t), value in () if few else refined_values(result, margins).items():
-        add("pair", value, result.refined[s, t], len(result.pairs), source=s, target=t)
+        add("pair", value / own, result.refined[s, t], len(result.pairs), source=s, target=t)
     singly = single_values(result, margins) if kind not in EVEN else even_single_values(result)
     for (s, t), value in () if few else singly.items():
-        add("single", value, result.latest[s, t], len(result.pairs) or usual_candidates("single"), source=s, target=t)
+        candidates = len(result.pairs) or usual_candidates("single")
+        add("single", value / own, result.latest[s, t], candidates, source=s, target=t)
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, in_effect(len(alone)), source=source)
     return found
@@ -245,6 +256,23 @@ def pair_values(pairs: Mapping[tuple[int, int], Inversion], margins: Array) -> d
         matrix[pair] = size - MARGIN_POWER * margins[pair]
     values = below_two_way_fit(matrix) if pairs else matrix
     return {pair: float(values[pair]) for pair, i in pairs.items() if i.size is not None}
+
+
+def spread(values: Array, classes: int) -> float:
+    """The standard deviation of the values of ``pair_values``, but for the largest eighth, which may be an attacker's.
+
+    values: float64 [n]; NaN if they are too few for as many parameters as the two-way fit has.
+    """
+    body = np.sort(values)[: values.size - values.size // 8]
+    free = values.size - (2 * classes - 1)
+    return math.sqrt(float(np.square(body).sum()) / body.size * values.size / free) if free > 0 else math.nan
+
+
+def _own_scale(kind: str, result: KindResults, margins: Array) -> float:
+    """By what values of pairs are divided, about 1 where the pairs differ as those of digits do."""
+    values = np.array([v for v in pair_values(result.pairs, margins).values() if np.isfinite(v)])
+    share = spread(values, len(margins)) / SPREAD[kind]
+    return max(share, LEAST_SPREAD) ** SPREAD_POWER if math.isfinite(share) else 1.0
 
 
 def refined_values(result: KindResults, margins: Array) -> dict[tuple[int, int], float]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy.stats import gumbel_r, kstest
 
 from untrojan.detection.evidence import (
@@ -16,6 +18,7 @@ from untrojan.detection.evidence import (
     LEAST_SPILL,
     REACH_POWER,
     SPILL_POWER,
+    SPREAD_POWER,
     Finding,
     KindResults,
     backed,
@@ -24,6 +27,7 @@ from untrojan.detection.evidence import (
     inversion_of,
     refined_values,
     significant,
+    spread,
     standardised,
     to_follow,
     together,
@@ -125,13 +129,55 @@ def test_a_pair_that_is_not_found_again_says_nothing() -> None:
     assert refined_values(refined_from({}, {}), np.zeros((10, 10))) == {}
 
 
-def test_a_trigger_for_all_is_not_compared_with_the_attackers_own_target() -> None:
-    """All-to-one: what moves all classes is about as small as what moves them into the target, and is evidence too."""
+def test_a_trigger_for_all_is_compared_with_the_smallest_into_one_class() -> None:
+    """All-to-one: what moves all classes is about as small as what moves them into the target."""
     sizes = np.exp(np.random.default_rng(0).normal(3, 0.2, size=10)).tolist()
-    sizes[9] = 4.5
-    result = KindResults(targets={t: sized(s) for t, s in enumerate(sizes)}, probes={0: sized(2.9)})
-    odd = significant(findings_of("patch", result, np.zeros((10, 10))), 0.01)
-    assert "mixed" in {f.test for f in odd}
+    honest = {t: sized(s) for t, s in enumerate(sizes)}
+    into_one = KindResults(targets=honest | {9: sized(3.0)}, probes={0: sized(2.9)})
+    to_any = KindResults(targets=honest, probes={0: sized(2.9)})
+    for result, found in ((into_one, {"target"}), (to_any, {"mixed"})):
+        odd = significant(findings_of("patch", result, np.zeros((10, 10))), 0.01)
+        assert {f.test for f in odd} == found
+    (mixed,) = (f for f in findings_of("patch", to_any, np.zeros((10, 10))) if f.test == "mixed")
+    assert mixed.value == pytest.approx(math.log(min(sizes) / 2.9))
+
+
+@given(arrays(np.float64, (10, 10), elements=st.floats(-3, 3)))
+def test_the_spread_of_noise_is_its_standard_deviation(logs: NDArray[np.float64]) -> None:
+    """Of what is left of it by a fit, whose parameters are taken into account; an attacker's pairs change it little."""
+    values = logs[~np.eye(10, dtype=bool)]
+    assert spread(values, 10) >= 0
+    assert spread(2 * values, 10) == pytest.approx(2 * spread(values, 10))
+    attacked = values.copy()
+    attacked[values.argsort()[-11:]] += 100
+    assert spread(attacked, 10) == pytest.approx(spread(values, 10))
+    assert math.isnan(spread(values[:19], 10)), "as many parameters as values"
+
+
+def test_the_spread_accounts_for_the_fit() -> None:
+    noise = np.random.default_rng(0).normal(size=(200, 90))
+    of_all = [spread(v, 1) for v in noise]  # one parameter
+    of_fit = [spread(v, 10) for v in noise]
+    assert np.mean(of_fit) / np.mean(of_all) == pytest.approx(math.sqrt(89 / 71), rel=1e-6)
+
+
+def value_of_an_odd_pair(scale: float) -> float:
+    """Of one that is three times as far off as the farthest others, in a network whose sizes' logarithms are scaled."""
+    logs = np.random.default_rng(1).normal(0, 0.3, size=(10, 10))
+    logs[4, 5] = -2.0
+    start = {(s, t): math.exp(scale * logs[s, t]) for s in range(10) for t in range(10) if s != t}
+    result = refined_from(start, {pair: start[pair] for pair in [(4, 5), (0, 1), (2, 3)]})
+    found = findings_of("patch", result, np.zeros((10, 10)))
+    return next(f.value for f in found if f.test == "pair" and (f.source, f.target) == (4, 5))
+
+
+def test_pairs_are_judged_by_their_networks_own_spread() -> None:
+    """Where all pairs lie closer together, one that is as much less far off is as odd, but for a power."""
+    usual = value_of_an_odd_pair(1.0)
+    for scale in (0.75, 2.0):
+        assert value_of_an_odd_pair(scale) == pytest.approx(usual * scale ** (1 - SPREAD_POWER), rel=1e-6)
+    least = value_of_an_odd_pair(0.01)
+    assert value_of_an_odd_pair(0.02) == pytest.approx(2 * least, rel=1e-6), "below half of what is usual"
 
 
 def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() -> None:

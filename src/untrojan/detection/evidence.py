@@ -237,7 +237,7 @@ def findings_of(
     for number, inversion in result.probes.items():
         add("mixed", easiest - log_sizes([inversion.size])[0], inversion, tried, number=number)
     few = len(margins) < FEW  # too few pairs to be compared
-    own = 1.0 if kind in EVEN or few else _own_scale(kind, result, margins)
+    own = _own_scale(kind, result, margins) if kind in SPREAD and not few else 1.0
     for (s, t), value in () if few else refined_values(result, margins).items():
         add("pair", value / own, result.refined[s, t], len(result.pairs), source=s, target=t)
     singly = single_values(result, margins) if kind not in EVEN else even_single_values(result)

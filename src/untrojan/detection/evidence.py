@@ -36,13 +36,13 @@ class Finding:
 
     test: "target", one trigger from all classes into ``target``; "mixed", one from all classes to whatever other one;
     "pair", from ``source`` to ``target``; "single", the same trigger, by how much it stands out from the other pairs'
-    as small and as sparing images of other classes (both measured by how far apart the network's pairs are, see
-    ``SPREAD``); "source", from ``source`` to whatever other one; "margin", no trigger but the margin that ``target`` can
+    as small and as sparing images of other classes (both measured by how far apart the network's pairs are:
+    ``SPREAD``); "source", from ``source`` to whatever other one; "margin", no trigger but the margin ``target`` can
     reach, and by how much that is *larger*. number: which of several starts. candidates: how many values of this test
     and kind were compared, in effect. partner: where two kinds are judged together, the other kind's value for the same
-    classes; third: the blend's as well, for a single pair. easy: what their mean, or ``value`` of a kind of ``EVEN``, is
-    lessened by, since ``target`` can be reached far without a trigger, too. many: whether the classifier has more than
-    ``MANY`` classes, which are compared in another way and judged by another null.
+    classes; third: the blend's as well, for a single pair. easy: what their mean, or the value of a kind of ``EVEN``,
+    is lessened by, since ``target`` can be reached far without a trigger, too. many: if the classifier has more than
+    ``MANY`` classes, compared in another way and judged by another null.
     """
 
     test: str

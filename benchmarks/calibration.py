@@ -43,6 +43,8 @@ BEGIN = {
 }
 END = "}\n"
 LAW = ("location", "above", "below")
+FEWEST = 10
+"""Victims that a law is fitted to; where a record has fewer, the fit before it stays."""
 LEAST, MOST = 0.01, 2.0
 """Of a scale: few values may be fitted best by one that is next to nothing, or endless."""
 
@@ -177,8 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = [] if options.beside is None else of_the_fit(options.beside, options.group, options.leave_out)
     seen = observations([*victims, *others])
     least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
+    earlier = json.loads(options.out.read_text())["results"] if options.out and options.out.is_file() else {}
+    before = earlier.get(options.group, {"null": {}})["null"]
     null = {
-        key: fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
+        key: before[key]
+        if len(values) < FEWEST and key in before
+        else fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
         for key, values in sorted(seen.items())
     }
     union = effective_tests(victims, null)
@@ -186,7 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         NULL.write_text(replaced(NULL.read_text(), options.group, lines(null), union["tests"]))
     if options.out:
-        earlier = json.loads(options.out.read_text())["results"] if options.out.is_file() else {}
         made = earlier | {options.group: {"null": null, "union": union}}
         write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=made)
 

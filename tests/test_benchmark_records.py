@@ -188,6 +188,33 @@ def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert calibration["fitted"]([(value, 0.0) for value in values], least=0.5)["above"] == 0.5
 
 
+def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that a later one takes the place of is left in the victims that have no other."""
+    rng = np.random.default_rng(0)
+    often, seldom = "pair/patch", "single/patch"
+    victims = [
+        {
+            "name": f"clean-s{seed}",
+            "attack": "none",
+            "classes": 10,
+            "values": {
+                key: {"value": float(rng.gumbel(1.0, 0.1)), "p_value": 0.5}
+                for key in ([often, seldom] if seed < 3 else [often])
+            },
+        }
+        for seed in range(12)
+    ]
+    record, out = tmp_path / "detection.json", tmp_path / "calibration.json"
+    record.write_text(json.dumps({"results": {"half": "calibration", "victims": victims}}), encoding="utf-8")
+    old = {"location": 5.0, "above": 0.2, "below": 0.3}
+    out.write_text(json.dumps({"results": {"ten": {"null": {often: old, seldom: old}}}}), encoding="utf-8")
+    script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out)])
+    null = json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"]
+    assert null[seldom] == old
+    assert null[often]["location"] == pytest.approx(1.0, abs=0.2)
+    assert null[often]["victims"] == 12
+
+
 def test_the_largest_of_more_values_says_the_same_of_the_null(monkeypatch: pytest.MonkeyPatch) -> None:
     calibration = script("calibration", monkeypatch)
     assert calibration["shift"]("target/patch", 10) == calibration["shift"]("target/patch", 43) == 0

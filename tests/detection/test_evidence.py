@@ -284,7 +284,7 @@ def test_every_test_has_a_null_whatever_the_number_of_classes(many: bool) -> Non
 def test_a_single_pair_is_followed_only_if_no_trigger_for_all_classes_is_odder() -> None:
     single = Finding("single", "patch", 2.0, 3.0, 90, source=3, target=4)
     pair = Finding("pair", "patch", 2.0, 3.0, 90, source=3, target=4)
-    stronger, weaker = (Finding("mixed", "patch", value, 1.0, 4) for value in (3.0, 1.0))
+    stronger, weaker = (Finding("mixed", "patch", value, 1.0, 4) for value in (3.0, 0.4))
     assert stronger.z > single.z > weaker.z
     assert to_follow([stronger, single, pair]) == [stronger, pair]
     assert to_follow([single, weaker]) == [single, weaker]
@@ -384,6 +384,22 @@ def test_a_single_pair_counts_only_if_it_is_small_for_a_pair_as_well(as_pair, co
     weighed = backed([into, single, reverse, pair])
     assert [weighed[0], *weighed[2:]] == [into, reverse, pair]
     assert weighed[1].p_value == (single.p_value if counts else 1.0)
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_where_a_pair_was_found_in_both_kinds_both_back_a_single_one(order: slice) -> None:
+    """Small in one kind by chance is not enough, and not needed if they are small together."""
+    single = Finding("single", "patch", 3.0, 3.0, 90, source=3, target=4)
+    one, other = (
+        Finding("pair", kind, by, 3.0, 90, source=3, target=4) for kind, by in (("patch", 2.0), ("additive", 0))
+    )
+    both = replace(one, partner=other.value)
+    assert one.p_value < BACKING < both.p_value < other.p_value
+    weighed = backed([single, one, other, both][order])[order]
+    assert weighed[0].p_value == 1.0
+    small = replace(both, partner=1.2)
+    assert small.p_value < BACKING
+    assert backed([single, other, small][order])[order][0].p_value == single.p_value
 
 
 def test_a_pair_that_is_too_large_for_an_attackers_backs_nothing() -> None:

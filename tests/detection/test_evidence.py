@@ -19,6 +19,7 @@ from untrojan.detection.evidence import (
     REACH_POWER,
     SPILL_POWER,
     SPREAD_POWER,
+    USUAL_LEAD,
     Finding,
     KindResults,
     backed,
@@ -130,16 +131,19 @@ def test_a_pair_that_is_not_found_again_says_nothing() -> None:
 
 
 def test_a_trigger_for_all_is_compared_with_the_smallest_into_one_class() -> None:
-    """All-to-one: what moves all classes is about as small as what moves them into the target."""
+    """All-to-one: what moves all classes is about as small as what moves them into the target, and is evidence too."""
     sizes = np.exp(np.random.default_rng(0).normal(3, 0.2, size=10)).tolist()
+    sizes[9] = min(sizes[:9]) / 1.1
     honest = {t: sized(s) for t, s in enumerate(sizes)}
-    into_one = KindResults(targets=honest | {9: sized(3.0)}, probes={0: sized(2.9)})
+    attacked = KindResults(targets=honest | {9: sized(3.0)}, probes={0: sized(2.9)})
     to_any = KindResults(targets=honest, probes={0: sized(2.9)})
-    for result, found in ((into_one, {"target"}), (to_any, {"mixed"})):
-        odd = significant(findings_of("patch", result, np.zeros((10, 10))), 0.01)
-        assert {f.test for f in odd} == found
-    (mixed,) = (f for f in findings_of("patch", to_any, np.zeros((10, 10))) if f.test == "mixed")
-    assert mixed.value == pytest.approx(math.log(min(sizes) / 2.9))
+    expected = ((attacked, min(sizes[:9]) / 2.9 / math.exp(USUAL_LEAD)), (to_any, sizes[9] / 2.9))
+    for result, ratio in expected:
+        found = findings_of("patch", result, np.zeros((10, 10)))
+        assert "mixed" in {f.test for f in significant(found, 0.01)}
+        (mixed,) = (f for f in found if f.test == "mixed")
+        assert mixed.value == pytest.approx(math.log(ratio))
+    assert {f.test for f in significant(findings_of("patch", to_any, np.zeros((10, 10))), 0.01)} == {"mixed"}
 
 
 @given(arrays(np.float64, (10, 10), elements=st.floats(-3, 3)))

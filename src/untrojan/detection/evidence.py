@@ -169,6 +169,11 @@ FOR_ALL = ("target", "mixed")
 MARGIN_POWER = 0.75
 """How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
 
+USUAL_LEAD = 0.3
+"""By how much the smallest trigger into one class may be smaller than the next, as a log ratio, in an honest network:
+what moves all classes is compared with the smallest if it is, and with the next less this, if it leads by more, which
+may be an attack on that class. Three quarters of honest patches lead by less, nine tenths of perturbations."""
+
 REACH_POWER = 0.75
 """How much smaller than others a class's trigger must be where the class can be reached farther without a trigger.
 
@@ -227,9 +232,10 @@ def findings_of(
     logs = log_sizes([i.size for i in result.targets.values()])
     for target, value in target_values(result, even=kind in EVEN).items():
         add("target", value, trigger_into(target, result), in_effect(len(logs)), target=target)
-    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. Of
-    # many the one that is reached the most easily may be the attacker's.
-    easiest = np.sort(logs)[1 if many else 0] if len(logs) > 1 else -np.inf
+    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. The
+    # one that is reached the most easily may be the attacker's.
+    smallest, next_one = np.sort(logs)[:2] if len(logs) > 1 else (-np.inf, -np.inf)
+    easiest = smallest if kind in EVEN else next_one if many else max(smallest, next_one - USUAL_LEAD)
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf

@@ -13,13 +13,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, kstest
 
+from untrojan.detection.anomaly import USUAL_LEAD
 from untrojan.detection.evidence import (
     BACKING,
     LEAST_SPILL,
     REACH_POWER,
     SPILL_POWER,
     SPREAD_POWER,
-    USUAL_LEAD,
     Finding,
     KindResults,
     backed,

@@ -14,9 +14,11 @@ from untrojan.detection.anomaly import (
     Array,
     below_the_next,
     below_the_others,
+    below_the_smallest,
     below_two_way_fit,
     in_effect,
     log_sizes,
+    smallest,
 )
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, PROBES_OF_MANY, TESTS, TESTS_OF_MANY
@@ -40,9 +42,9 @@ class Finding:
     ``SPREAD``); "source", from ``source`` to whatever other one; "margin", no trigger but the margin ``target`` can
     reach, and by how much that is *larger*. number: which of several starts. candidates: how many values of this test
     and kind were compared, in effect. partner: where two kinds are judged together, the other kind's value for the same
-    classes; third: the blend's as well, for a single pair. easy: what their mean, or the value of a kind of ``EVEN``,
-    is lessened by, since ``target`` can be reached far without a trigger, too. many: if the classifier has more than
-    ``MANY`` classes, compared in another way and judged by another null.
+    classes; third: the blend's as well, for a single pair. easy: what ``value`` of a kind of ``EVEN`` is lessened by,
+    since ``target`` can be reached far without a trigger, too. many: if the classifier has more than ``MANY`` classes,
+    compared in another way and judged by another null.
     """
 
     test: str
@@ -73,12 +75,12 @@ class Finding:
 
     @property
     def statistic(self) -> float:
-        """What is compared with the null: ``value``, or the mean of the kinds' less ``easy``, or ``value`` less it."""
+        """What is compared with the null: the mean of the kinds judged together, or ``value`` less ``easy``."""
         if self.partner is not None and self.third is not None:
             return (self.value + self.partner + self.third) / 3
         if self.partner is not None:
-            return (self.value + self.partner) / 2 - self.easy
-        return self.value - self.easy if self.kind in EVEN else self.value
+            return (self.value + self.partner) / 2
+        return self.value - self.easy
 
     @property
     def z(self) -> float:
@@ -169,19 +171,9 @@ FOR_ALL = ("target", "mixed")
 MARGIN_POWER = 0.75
 """How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
 
-USUAL_LEAD = 0.3
-"""By how much the smallest trigger into one class may be smaller than the next, as a log ratio, in an honest network:
-what moves all classes is compared with the smallest if it is, and with the next less this, if it leads by more, which
-may be an attack on that class. Three quarters of honest patches lead by less, nine tenths of perturbations."""
-
 REACH_POWER = 0.75
-"""How much smaller than others a class's trigger must be where the class can be reached farther without a trigger.
-
-In clean victims of the calibration half the margin of a class explains four tenths of the variance of what both kinds
-together say of triggers into it (slope 1.2 in logarithms, .9 among the classes of large margins). What one kind alone
-says of a class is left as it is, and a class of a small margin is no odder for that: an attacker's target may have a
-large margin, and images with wrong labels make that of their own class small.
-"""
+"""How much smaller than others a class's blend must be where the class can be reached farther without a trigger. One of
+a small margin is no odder for that: an attacker's target may have a large one."""
 
 SPILL_POWER, LEAST_SPILL = 0.5, 0.003
 """How much it counts that a pair's trigger does little to images of other classes, and below what it is next to
@@ -222,7 +214,7 @@ def findings_of(
     def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
         if inversion.size is not None and np.isfinite(value):
             fits = plausible(inversion.size)
-            easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" else 0.0
+            easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" and kind in EVEN else 0.0
             found.append(
                 Finding(
                     test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, easy=easy, **where
@@ -234,8 +226,10 @@ def findings_of(
         add("target", value, trigger_into(target, result), in_effect(len(logs)), target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. The
     # one that is reached the most easily may be the attacker's.
-    smallest, next_one = np.sort(logs)[:2] if len(logs) > 1 else (-np.inf, -np.inf)
-    easiest = smallest if kind in EVEN else next_one if many else max(smallest, next_one - USUAL_LEAD)
+    ordered = np.sort(logs)
+    easiest = -np.inf
+    if len(logs) > 1:
+        easiest = ordered[1] if many else ordered[0] if kind in EVEN else smallest(logs)
     alone = log_sizes([i.size for i in result.sources.values()])
     if len(logs) > MANY:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
@@ -344,10 +338,11 @@ def shrinkage(first: Inversion, refined: Inversion) -> float:
 
 
 def target_values(result: KindResults, even: bool = False) -> dict[int, float]:
-    """By how much the trigger into each class, as it ended, is smaller than is usual among the first of the others;
-    ``even``: than the smallest but one of these."""
+    """By how much the trigger into each class, as it ended, is smaller than the first of the others' smallest; of more
+    than ``MANY`` classes than is usual among them, and ``even``: than the smallest but one of these."""
     logs = log_sizes([i.size for i in result.targets.values()])
-    values = below_the_next(logs) if even else below_the_others(logs)
+    below = below_the_next if even else below_the_others if logs.size > MANY else below_the_smallest
+    values = below(logs)
     return {
         t: float(value) + (shrinkage(first, refined) if (refined := result.refined_targets.get(t)) else 0.0)
         for (t, first), value in zip(result.targets.items(), values, strict=True)

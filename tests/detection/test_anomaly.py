@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,16 @@ from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
 
 from untrojan.detection.anomaly import (
+    FEW,
+    USUAL_LEAD,
     anomaly_scores,
     below_the_others,
+    below_the_smallest,
     below_two_way_fit,
     in_effect,
     log_sizes,
     oddest,
+    smallest,
     usual,
 )
 
@@ -177,3 +183,27 @@ def test_one_more_class_than_is_many_is_compared_as_many_are() -> None:
     for count, reference in ((20, 10.0), (21, 2.9), (22, 3.0)):
         logs = np.arange(count, dtype=np.float64)
         assert below_the_others(logs)[0] == pytest.approx(reference)
+
+
+@given(arrays.arrays(np.float64, st.integers(2, 12), elements=st.floats(-5, 5)), st.randoms(use_true_random=False))
+def test_the_smallest_bears_any_order_and_moves_along(logs: NDArray[np.float64], random: Random) -> None:
+    """It is one of the values or less than the smallest but one by an allowance, and no smaller than the smallest."""
+    shuffled = logs.tolist()
+    random.shuffle(shuffled)
+    least = smallest(logs)
+    assert smallest(np.array(shuffled)) == least
+    assert smallest(logs + 1) == pytest.approx(least + 1)
+    assert least >= logs.min()
+    if logs.size < FEW or np.diff(np.sort(logs)).max() <= USUAL_LEAD:
+        assert least == logs.min()
+    others = [smallest(np.delete(logs, i)) - x for i, x in enumerate(logs)]
+    assert below_the_smallest(logs) == pytest.approx(others)
+
+
+def test_values_far_below_the_others_count_as_no_more_than_a_usual_lead() -> None:
+    """Up to half of them."""
+    honest = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+    for far in ([-3.0], [-3.0, -4.0], [-3.0, -4.0, -5.0]):
+        assert smallest(np.array(far + honest)) == pytest.approx(1.0 - USUAL_LEAD * len(far))
+    assert smallest(np.array([-3.0, 1.0, 1.1])) == -3.0, "of few there may be no others"
+    assert below_the_smallest(np.array([2.0])).tolist() == [0.0]

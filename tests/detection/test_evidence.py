@@ -30,6 +30,7 @@ from untrojan.detection.evidence import (
     significant,
     spread,
     standardised,
+    target_values,
     to_follow,
     together,
     union,
@@ -296,18 +297,22 @@ def test_a_single_pair_is_followed_only_if_no_trigger_for_all_classes_is_odder()
     assert to_follow([]) == []
 
 
-def test_a_class_that_is_reached_far_without_a_trigger_must_be_odder() -> None:
-    """What both kinds say of it; what one kind says stays, and so do the others."""
+def test_how_far_a_class_is_reached_is_of_no_account_for_kinds_that_are_not_even() -> None:
     sizes = [10.0] * 9 + [4.0]
-    as_it_is = kinds_of(sizes, sizes)
-    far = kinds_of(sizes, sizes, reach={9: 1.0, 0: -2.0})
-    both, both_far = ({f.target: f for f in together(found) if f.test == "target"} for found in (as_it_is, far))
-    assert both[9].statistic - both_far[9].statistic == pytest.approx(REACH_POWER)
-    assert all(both[t].statistic == both_far[t].statistic for t in range(9)), "a small margin makes no class odder"
-    alone, alone_far = ([f.statistic for f in found if f.partner is None] for found in (as_it_is, far))
-    assert alone == alone_far
-    many = [kinds_of([10.0] * 42 + [4.0], [10.0] * 42 + [4.0], reach=reach) for reach in ({42: 1.0}, {})]
-    assert [f.statistic for f in together(many[0])] == [f.statistic for f in together(many[1])]
+    as_it_is, far = (kinds_of(sizes, sizes, reach=reach) for reach in ({}, {9: 1.0, 0: -2.0}))
+    assert [f.statistic for f in together(as_it_is)] == [f.statistic for f in together(far)]
+    assert [f.statistic for f in as_it_is] == [f.statistic for f in far]
+
+
+@pytest.mark.parametrize("attacked", [{2: 1.0}, {2: 1.0, 7: 1.1}, {1: 1.0, 4: 1.1, 7: 0.9, 8: 1.0}])
+def test_a_target_is_compared_with_the_smallest_of_the_classes_that_are_none(attacked: dict[int, float]) -> None:
+    """One or several; an allowance for each of the other ones is taken off."""
+    sizes = {t: 10.0 + t for t in range(10)} | attacked
+    values = target_values(KindResults(targets={t: sized(s) for t, s in sizes.items()}))
+    honest = min(s for t, s in sizes.items() if t not in attacked)
+    for t, size in attacked.items():
+        assert values[t] == pytest.approx(math.log(honest / size) - USUAL_LEAD * (len(attacked) - 1))
+    assert max(values[t] for t in sizes if t not in attacked) < 0
 
 
 def test_a_blend_is_compared_with_the_next_smallest_and_not_with_what_is_usual() -> None:

@@ -60,14 +60,15 @@ def clean_victims(victims: Sequence[Mapping[str, Any]], group: str) -> list[Mapp
 
 
 def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
-    """By test and kind. Of many classes without triggers that are larger than an attacker's, which count for nothing:
-    where there are no others the null of ten classes holds."""
+    """By test and kind. Of many classes without triggers that are larger than an attacker's, which count for nothing,
+    unless there are no others."""
     found: dict[str, Values] = {}
+    larger: dict[str, Values] = {}
     for victim in victims:
         for key, entry in victim["values"].items():
-            if victim["classes"] == CLASSES or entry["p_value"] < 1:
-                found.setdefault(key, []).append((entry["value"], shift(key, victim["classes"])))
-    return found
+            into = found if victim["classes"] == CLASSES or entry["p_value"] < 1 else larger
+            into.setdefault(key, []).append((entry["value"], shift(key, victim["classes"])))
+    return larger | found
 
 
 def shift(key: str, classes: int) -> float:
@@ -171,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("detection", type=Path, help="a record of benchmarks/detection.py, calibration half")
     parser.add_argument("group", choices=BEGIN)
     parser.add_argument("--leave-out", nargs="+", default=[], help="patterns of names")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of laws; what --out has of others stays")
     parser.add_argument("--beside", type=Path, help="another such record, whose clean victims are fitted as well")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", action="store_true")
@@ -183,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before = earlier.get(options.group, {"null": {}})["null"]
     null = {
         key: before[key]
-        if len(values) < FEWEST and key in before
+        if key in before and (len(values) < FEWEST or not any(fnmatch(key, pattern) for pattern in options.only))
         else fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
         for key, values in sorted(seen.items())
     }

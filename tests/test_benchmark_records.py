@@ -213,6 +213,26 @@ def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, mon
     assert null[seldom] == old
     assert null[often]["location"] == pytest.approx(1.0, abs=0.2)
     assert null[often]["victims"] == 12
+    kept = {often: {"location": 0.9, "above": 0.2, "below": 0.3}, seldom: old}
+    out.write_text(json.dumps({"results": {"ten": {"null": kept}}}), encoding="utf-8")
+    script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out), "--only", "target/*"])
+    assert json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"] == kept
+
+
+def test_of_many_classes_too_large_triggers_make_a_null_only_where_there_are_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observations = script("calibration", monkeypatch)["observations"]
+    rows = [
+        {"classes": classes, "values": {"target/patch": entry(1.0, p), "target/warp": entry(2.0, 1.0)}}
+        for classes, p in ((43, 0.3), (43, 1.0))
+    ]
+    seen = {key: [value for value, _ in values] for key, values in observations(rows).items()}
+    assert seen == {"target/patch": [1.0], "target/warp": [2.0, 2.0]}
+
+
+def entry(value: float, p_value: float) -> dict[str, float]:
+    return {"value": value, "p_value": p_value}
 
 
 def test_the_largest_of_more_values_says_the_same_of_the_null(monkeypatch: pytest.MonkeyPatch) -> None:

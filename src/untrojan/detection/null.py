@@ -38,6 +38,7 @@ NULL_OF_MANY: dict[tuple[str, str], tuple[float, float, float]] = {
     ("target", "additive"): (0.507, 0.088, 0.219),
     ("target", "patch"): (0.749, 0.199, 0.334),
     ("target", "patch+additive"): (0.614, 0.09, 0.285),
+    ("target", "warp"): (0.033, 0.417, 0.031),
 }
 """The same of networks of more than 20 classes, whose sizes are compared in another way (``anomaly.usual``); where it
 says nothing, ``NULL`` holds."""

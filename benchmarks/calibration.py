@@ -1,17 +1,18 @@
 """Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json ten --out RECORD --write``.
 
-The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of
-ten classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null
-each; what the record at ``--out`` says of the other one stays. A Gumbel distribution is fitted by maximum
-likelihood, with a scale of its own on either side of its location, since the upper tail alone decides and the
-values below should not bend it. The upper scale is raised where the largest observation would be larger than the
-largest of as many as all tests have together mostly is: a heavy tail must not make false alarms. Networks of many
-classes are few, and a scale that is fitted to few may come out small by chance: it is half of that of ten classes
-at least. The largest of n times as many values is larger by log n scales. ``--write`` puts the result into
-``src/untrojan/detection/null.py``; ``--leave-out`` keeps victims out of the fit, to see how the null suits them.
-``--beside`` is another record of that half: the same victims trained with another processor's rounding are other
-networks, half of whose values are luck, and a scale that is fitted to twice as many is surer. How many tests there are
-in effect is told by the first record alone, whose rows are judged as the scan judges now.
+The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of ten
+classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null each;
+what the record at ``--out`` says of the other one stays. A Gumbel distribution is fitted by maximum likelihood, with
+a scale of its own on either side of its location, since the upper tail alone decides and the values below should not
+bend it. The upper scale is raised where the largest observation would be larger than the largest of as many as all
+tests have together mostly is: a heavy tail must not make false alarms. Networks of many classes are few, and a scale
+that is fitted to few may come out small by chance: it is half of that of ten classes at least. The largest of n
+times as many values is larger by log n scales. ``--write`` puts the result into ``src/untrojan/detection/null.py``;
+``--leave-out`` keeps victims out of the fit, to see how the null suits them. ``--beside`` is another record of that
+half: the same victims trained with another processor's rounding are other networks, half of whose values are luck,
+and a scale that is fitted to twice as many is surer. Both have to be judged as the scan judges now: they tell how
+many tests there are in effect, and, of ten classes, by what power of it their smallest p-value counts (a Weibull
+law), since the tests are related, and the less so the smaller it is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from record import write_record
 from scipy.optimize import minimize
-from scipy.stats import gumbel_r, kstest
+from scipy.stats import gumbel_r, kstest, weibull_min
 
 from untrojan.detection.anomaly import MANY, in_effect
 from untrojan.detection.null import CLASSES
@@ -118,8 +119,11 @@ def fitted(values: Values, tests: int = 1, least: float = 0.0) -> dict[str, floa
     }
 
 
-def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits."""
+def effective_tests(
+    victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]], powered: bool = False
+) -> dict[str, float]:
+    """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits;
+    powered: with the power that suits them best."""
     least = []
     for victim in victims:
         p = [
@@ -128,11 +132,13 @@ def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Map
             if victim["values"][key]["p_value"] < 1  # larger than an attacker's: counts for nothing
         ]
         least.append(min(p, default=1.0))
-    exponential = -np.log1p(-np.array(least))
-    tests = 1 / float(exponential.mean())
-    combined = -np.expm1(-tests * exponential)
+    exponential = -np.log1p(-np.minimum(least, 1 - 1e-12))
+    power = round(float(weibull_min.fit(exponential, floc=0)[0]), 3) if powered else 1.0
+    tests = 1 / float((exponential**power).mean())
+    combined = -np.expm1(-tests * exponential**power)
     return {
         "tests": round(tests, 2),
+        "power": power,
         "ks_p_value": round(float(kstest(combined, "uniform").pvalue), 3),
         "below_1_percent": float((combined < 0.01).mean()),
         "below_5_percent": float((combined < 0.05).mean()),
@@ -148,11 +154,13 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     return "".join(rows)
 
 
-def replaced(text: str, group: str, entries: str, tests: float) -> str:
-    """``null.py`` with other entries of a group and their number of tests."""
+def replaced(text: str, group: str, entries: str, tests: float, power: float = 1.0) -> str:
+    """``null.py`` with other entries of a group, their number of tests and, of ten classes, its power."""
     before, _, rest = text.partition("\n" + BEGIN[group])
     _, _, after = rest.partition(END)
     made = before + "\n" + BEGIN[group] + entries + END + after
+    if group == "ten":
+        made = re.sub(r"(TESTS_POWER = )[0-9.]+", rf"\g<1>{power}", made)
     new = rf"\g<1>{tests}, \g<3>" if group == "ten" else rf"\g<1>\g<2>, {tests}"
     return re.sub(r"(TESTS, TESTS_OF_MANY = )([0-9.]+), ([0-9.]+)", new, made)
 
@@ -189,10 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
         for key, values in sorted(seen.items())
     }
-    union = effective_tests(victims, null)
+    union = effective_tests([*victims, *others], null, powered=options.group == "ten")
     print(lines(null), union, sep="")
     if options.write:
-        NULL.write_text(replaced(NULL.read_text(), options.group, lines(null), union["tests"]))
+        text = replaced(NULL.read_text(), options.group, lines(null), union["tests"], union["power"])
+        NULL.write_text(text)
     if options.out:
         made = earlier | {options.group: {"null": null, "union": union}}
         write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=made)

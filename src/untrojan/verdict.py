@@ -9,8 +9,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.detection.anomaly import FEW, MANY
-from untrojan.detection.evidence import union
-from untrojan.detection.null import TESTS, TESTS_OF_MANY
+from untrojan.detection.evidence import corrected
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
 from untrojan.errors import DataError, UnsupportedError
@@ -130,8 +129,8 @@ def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, li
     well, and then a chance find beside it changes nothing. One of few sources may have a chance find beside it, but not
     where two sources have several targets, or one has among ``SCATTERED`` sources.
     """
-    tests = TESTS if classes <= MANY else TESTS_OF_MANY
-    if any(e.test not in ("pair", "single") and union(e.p_value, tests) < settings.alpha for e in found.evidence):
+    alone = [e for e in found.evidence if e.test not in ("pair", "single")]
+    if any(corrected(e.p_value, classes > MANY) < settings.alpha for e in alone):
         return {}
     into: dict[int, set[int]] = {}
     for pair in found.pairs:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy.stats import gumbel_r, kstest
+from scipy.stats import gumbel_r, kstest, weibull_min
 
 from untrojan.detection.anomaly import USUAL_LEAD
 from untrojan.detection.evidence import (
@@ -38,7 +38,7 @@ from untrojan.detection.evidence import (
     verdict_p_value,
 )
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import NULL, NULL_OF_MANY
+from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY, TESTS_POWER
 
 
 def sized(size: float | None) -> Inversion:
@@ -57,6 +57,19 @@ def test_the_union_is_that_of_independent_tests(p_value: float, tests: int) -> N
 
 def test_the_union_keeps_tiny_p_values() -> None:
     assert union(1e-18, 2) == pytest.approx(2e-18)
+
+
+@given(st.floats(1e-6, 0.99), st.floats(1, 10), st.floats(0.8, 1.5))
+def test_the_union_s_power_is_that_of_a_weibull_law(p_value: float, tests: float, power: float) -> None:
+    """Of the smallest p-value, in -log(1 - p)."""
+    law = weibull_min(power, scale=tests ** (-1 / power))
+    assert union(p_value, tests, power) == pytest.approx(law.cdf(-math.log1p(-p_value)), rel=1e-9, abs=1e-12)
+
+
+def test_only_networks_of_few_classes_have_a_power() -> None:
+    few, many = (Finding("target", "patch", 1.0, 1.0, 10, many=m) for m in (False, True))
+    assert few.corrected == union(few.p_value, TESTS, TESTS_POWER)
+    assert many.corrected == union(many.p_value, TESTS_OF_MANY)
 
 
 def test_without_findings_nothing_is_known() -> None:

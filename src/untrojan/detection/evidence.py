@@ -21,7 +21,16 @@ from untrojan.detection.anomaly import (
     smallest,
 )
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import CLASSES, NULL, NULL_OF_MANY, PROBES, PROBES_OF_MANY, TESTS, TESTS_OF_MANY
+from untrojan.detection.null import (
+    CLASSES,
+    NULL,
+    NULL_OF_MANY,
+    PROBES,
+    PROBES_OF_MANY,
+    TESTS,
+    TESTS_OF_MANY,
+    TESTS_POWER,
+)
 
 TOGETHER = ("patch", "additive")
 """Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
@@ -96,7 +105,7 @@ class Finding:
     @property
     def corrected(self) -> float:
         """``p_value`` for all that a scan tries."""
-        return union(self.p_value, TESTS_OF_MANY if self.many else TESTS)
+        return corrected(self.p_value, self.many)
 
 
 def standardised(test: str, law: str, value: float, candidates: int, many: bool = False) -> float:
@@ -123,9 +132,18 @@ def gumbel_tail(z: float) -> float:
     return -math.expm1(-math.exp(-max(z, -30.0)))
 
 
-def union(p_value: float, tests: float) -> float:
-    """The p-value of the smallest of as many as ``tests`` independent ones (Sidak)."""
-    return -math.expm1(tests * math.log1p(-min(p_value, 1 - 1e-12)))
+def union(p_value: float, tests: float, power: float = 1.0) -> float:
+    """The p-value of the smallest of as many as ``tests`` independent ones (Sidak); power: as of ``TESTS_POWER``.
+
+    >>> round(union(0.01, 5.0), 4), round(union(0.01, 5.0, 1.1), 4)
+    (0.049, 0.0311)
+    """
+    return -math.expm1(-tests * (-math.log1p(-min(p_value, 1 - 1e-12))) ** power)
+
+
+def corrected(p_value: float, many: bool = False) -> float:
+    """The smallest p-value of a scan for all that it tried; many: of a classifier with more than ``MANY`` classes."""
+    return union(p_value, TESTS_OF_MANY) if many else union(p_value, TESTS, TESTS_POWER)
 
 
 def verdict_p_value(findings: Sequence[Finding]) -> float:

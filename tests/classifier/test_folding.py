@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from tiny_networks import random_images, settled
 from untrojan import pipeline
-from untrojan.classifier import Classifier, as_found
+from untrojan.classifier import Classifier, as_found, folding
 from untrojan.classifier.folding import folded
 from untrojan.classifier.gradients import input_gradient
 from untrojan.victims import ARCHITECTURES
@@ -194,3 +195,75 @@ def test_a_scan_passes_no_normalisation(monkeypatch: pytest.MonkeyPatch) -> None
     assert inside == [True]
     assert report.cost.images_forward_backward > 0
     assert isinstance(network[1], nn.BatchNorm2d)
+
+
+class Peculiar(Twice):
+    """What its code does with its layers does not bear to be looked at, or answers otherwise where gradients are on."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "copies":
+            return self.norm(copy.deepcopy(self.conv)(x)).mean((2, 3))
+        if self.how == "training flag":
+            self.conv.train()
+        y = self.norm(self.conv(x))
+        if self.how == "gradients" and torch.is_grad_enabled():
+            y = y * self.norm.weight.abs().sum()
+        return y.mean((2, 3)) * (2e-4 if self.how == "faint" else 1.0)
+
+
+@pytest.mark.parametrize("how", ["copies", "training flag", "gradients"])
+def test_peculiar_networks_are_left_as_they_are(how: str) -> None:
+    classifier = classifier_of(lambda: Peculiar(how))
+    with as_found(classifier):
+        expected = answers(classifier)
+        with folded(classifier, torch.rand(20, 2, 4, 4)):
+            assert isinstance(classifier.module.norm, nn.BatchNorm2d)
+            now = answers(classifier)
+    assert all(torch.equal(a, b) for a, b in zip(now, expected, strict=True))
+
+
+def test_small_logits_are_compared_as_closely_as_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = classifier_of(lambda: Peculiar("faint"))
+    real = folding.fuse_conv_bn_eval
+
+    def wrong(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
+        made = real(conv, norm)
+        made.weight.data *= 1.01
+        return made
+
+    monkeypatch.setattr(folding, "fuse_conv_bn_eval", wrong)
+    with as_found(classifier), folded(classifier, torch.rand(20, 2, 4, 4)):
+        assert isinstance(classifier.module.norm, nn.BatchNorm2d)
+
+
+def test_a_layer_whose_forward_was_replaced_stays() -> None:
+    classifier, calls = classifier_of(plain), []
+    norm = classifier.module.get_submodule("1")
+    own = norm.forward
+    norm.forward = lambda x: (calls.append(1), own(x))[1]  # type: ignore[method-assign]
+    with as_found(classifier), folded(classifier, torch.rand(2, 2, 4, 4)):
+        before = len(calls)
+        classifier(torch.rand(1, 2, 4, 4))
+    assert len(calls) == before + 1
+
+
+def test_layers_are_put_back_though_that_is_interrupted() -> None:
+    class Interrupting(dict[str, nn.Module | None]):
+        times = 0
+
+        def __setitem__(self, key: str, value: nn.Module | None) -> None:
+            super().__setitem__(key, value)
+            self.times += 1
+            if self.times == 2:
+                raise KeyboardInterrupt
+
+    layers = [nn.Identity() for _ in range(3)]
+    modules = Interrupting()
+    slots = [(modules, str(i), layer, nn.Identity()) for i, layer in enumerate(layers)]
+    with pytest.raises(KeyboardInterrupt):
+        folding._put_back(slots)
+    assert list(modules.values()) == layers

@@ -22,6 +22,7 @@ from untrojan.detection.anomaly import (
     oddest,
     smallest,
     usual,
+    usual_gap,
 )
 
 samples = arrays.arrays(np.float64, st.integers(1, 40), elements=st.just(0.0) | st.floats(0.001, 100))
@@ -207,3 +208,9 @@ def test_values_far_below_the_others_count_as_no_more_than_a_usual_lead() -> Non
         assert smallest(np.array(far + honest)) == pytest.approx(1.0 - USUAL_LEAD * len(far))
     assert smallest(np.array([-3.0, 1.0, 1.1])) == -3.0, "of few there may be no others"
     assert below_the_smallest(np.array([2.0])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("count", "gap"), [(3, 0.846), (5, 0.668), (10, 0.537), (20, 0.459)])
+def test_the_usual_gap_is_that_of_normal_values(count: int, gap: float) -> None:
+    """Expected order statistics, as tabulated, to within the approximation."""
+    assert usual_gap(count) == pytest.approx(gap / 0.537, rel=0.05)

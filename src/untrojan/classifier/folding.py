@@ -14,8 +14,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from untrojan.classifier.classifier import Classifier
 from untrojan.classifier.state import hooks_of
 
-TOLERANCE = 1e-3
-"""By how much answers may differ, as a share of the largest: rounding, and nothing else, stays far below."""
+TOLERANCE = 1e-4
+"""By how much answers may differ, as a share of how far they lie apart: rounding in float32 stays far below."""
+PULL = 0.01
+"""By how much their gradients in the images may: rounding turns a ReLU on or off here and there."""
+SHOWN = 16
+"""Images that are compared."""
+
+Slots = list[tuple[dict[str, nn.Module | None], str, nn.Module, nn.Module]]
+"""Where a layer is (its parent's modules and its name), the layer, and what takes its place."""
 
 
 @contextmanager
@@ -24,24 +31,47 @@ def folded(classifier: Classifier, images: Tensor) -> Iterator[None]:
     with gradients takes a quarter less time. To be entered in evaluation mode with frozen parameters.
 
     The network's own code runs as before, the layers are put back afterwards, and no tensor of theirs is written. A
-    network that makes anything else of its layers than calling them answers otherwise then, and is left as it is. So
-    are layers with hooks. images: float [N, C, H, W] in [0, 1]; two pass a few times.
+    network whose answers to some of the images, or their gradients, differ by more than rounding is left as it is, and
+    so are layers with hooks or a forward of their own. images: float [N, C, H, W] in [0, 1]; sixteen pass a few times.
     """
-    shown = classifier.arranged(images[:2].detach())
-    with torch.no_grad():
-        pairs = _pairs(classifier, shown)
-        before = classifier(shown)
-        names = {id(module): name for name, module in classifier.module.named_modules()}
-        merged = {names[id(conv)]: fuse_conv_bn_eval(conv, norm) for conv, norm in pairs}
-        layers: dict[str, nn.Module] = {**merged, **{names[id(norm)]: nn.Identity().eval() for _, norm in pairs}}
-    own = {name: classifier.module.get_submodule(name) for name in layers}
+    shown = classifier.arranged(images[:: max(1, len(images) // SHOWN)][:SHOWN].detach())
     try:
-        _put(classifier.module, layers)
-        if not _same(classifier, shown, before):
-            _put(classifier.module, own)
+        before = _answers(classifier, shown)
+        slots = _slots(classifier, shown)
+    except Exception:  # its code does something with its layers that does not bear to be looked at
+        slots = []
+    try:
+        for modules, name, _, made in slots:
+            modules[name] = made
+        if slots and not _same(classifier, shown, before):
+            _put_back(slots)
         yield
     finally:
-        _put(classifier.module, own)
+        _put_back(slots)
+
+
+def _put_back(slots: Slots) -> None:
+    """Also if it is interrupted."""
+    try:
+        for modules, name, layer, _ in slots:
+            modules[name] = layer
+    except KeyboardInterrupt:
+        _put_back(slots)
+        raise
+
+
+def _slots(classifier: Classifier, images: Tensor) -> Slots:
+    with torch.no_grad():
+        pairs = _pairs(classifier, images)
+        made: dict[nn.Module, nn.Module] = {}
+        for conv, norm in pairs:
+            made[conv], made[norm] = fuse_conv_bn_eval(conv, norm), nn.Identity().eval()
+    return [
+        (parent._modules, name, layer, made[layer])
+        for parent in classifier.module.modules()
+        for name, layer in parent._modules.items()
+        if layer is not None and layer in made
+    ]
 
 
 def _pairs(classifier: Classifier, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -70,22 +100,26 @@ def _pairs(classifier: Classifier, images: Tensor) -> list[tuple[nn.Conv2d, nn.B
 
 
 def _foldable(module: nn.Module) -> bool:
-    if any(isinstance(hooks, dict) and hooks for hooks in hooks_of(module).values()):
+    if "forward" in vars(module) or any(isinstance(hooks, dict) and hooks for hooks in hooks_of(module).values()):
         return False
     # No subclass: it may do more, as one that computes its weights does.
     return type(module) is nn.Conv2d or (type(module) is nn.BatchNorm2d and module.running_mean is not None)
 
 
-def _same(classifier: Classifier, images: Tensor, before: Tensor) -> bool:
+def _answers(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient of their sum of squares in the images."""
+    shown = images.clone().requires_grad_(True)
+    with torch.enable_grad():
+        logits = classifier(shown)
+        (pull,) = torch.autograd.grad(logits.square().sum(), shown)
+    return logits.detach(), pull
+
+
+def _same(classifier: Classifier, images: Tensor, before: tuple[Tensor, Tensor]) -> bool:
     try:
-        with torch.no_grad():
-            now = classifier(images)
+        logits, pull = _answers(classifier, images)
     except Exception:  # its code asks something else of a layer
         return False
-    return now.shape == before.shape and bool((now - before).abs().max() <= TOLERANCE * (1 + before.abs().max()))
-
-
-def _put(network: nn.Module, layers: dict[str, nn.Module]) -> None:
-    for name, layer in layers.items():
-        parent, _, own = name.rpartition(".")
-        network.get_submodule(parent)._modules[own] = layer
+    apart = (before[0] - before[0].mean(1, keepdim=True)).abs().max()
+    close = logits.shape == before[0].shape and bool((logits - before[0]).abs().max() <= TOLERANCE * apart)
+    return close and bool((pull - before[1]).norm() <= PULL * before[1].norm())

@@ -6,6 +6,7 @@ Sizes are compared as logarithms, so that a value of 0.69 means half of what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,6 +76,16 @@ def smallest(logs: Array) -> float:
     ``USUAL_LEAD``, since other targets of the attacker's may be among them. Of few values the smallest in any case."""
     ordered = np.sort(logs)[: (logs.size + 1) // 2 if logs.size >= FEW else 1]
     return float(np.max(ordered - USUAL_LEAD * np.arange(ordered.size)))
+
+
+def usual_gap(count: int) -> float:
+    """How far the smallest of so many normal values lies below the next, by Blom's approximation, over that of ten."""
+    quantile = NormalDist().inv_cdf
+
+    def gap(n: int) -> float:
+        return quantile((2 - 0.375) / (n + 0.25)) - quantile((1 - 0.375) / (n + 0.25))
+
+    return gap(count) / gap(10)
 
 
 def below_the_smallest(logs: Array) -> Array:

@@ -19,6 +19,7 @@ from untrojan.detection.anomaly import (
     in_effect,
     log_sizes,
     smallest,
+    usual_gap,
 )
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import (
@@ -240,8 +241,11 @@ def findings_of(
             )
 
     logs = log_sizes([i.size for i in result.targets.values()])
+    # A gap to the smallest other one is a single value however many there are, and wider among few.
+    gaps = len(logs) <= MANY and kind not in EVEN
+    by, among = (usual_gap(max(len(logs), 2)), CLASSES) if gaps else (1.0, in_effect(len(logs)))
     for target, value in target_values(result, even=kind in EVEN).items():
-        add("target", value, trigger_into(target, result), in_effect(len(logs)), target=target)
+        add("target", value / by, trigger_into(target, result), among, target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. The
     # one that is reached the most easily may be the attacker's.
     ordered = np.sort(logs)

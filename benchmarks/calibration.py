@@ -185,17 +185,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
+    if options.write and not options.out:
+        parser.error("--write needs --out, the record of what it writes")
     victims = of_the_fit(options.detection, options.group, options.leave_out)
     others = [] if options.beside is None else of_the_fit(options.beside, options.group, options.leave_out)
     seen = observations([*victims, *others])
     least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
     earlier = json.loads(options.out.read_text())["results"] if options.out and options.out.is_file() else {}
     before = earlier.get(options.group, {"null": {}})["null"]
+    chosen = {
+        key
+        for key, values in seen.items()
+        if key not in before or (len(values) >= FEWEST and any(fnmatch(key, pattern) for pattern in options.only))
+    }
     null = {
-        key: before[key]
-        if key in before and (len(values) < FEWEST or not any(fnmatch(key, pattern) for pattern in options.only))
-        else fitted(values, len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
-        for key, values in sorted(seen.items())
+        key: fitted(seen[key], len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
+        if key in chosen
+        else before[key]
+        for key in sorted({*seen, *before})
     }
     union = effective_tests([*victims, *others], null, powered=options.group == "ten")
     print(lines(null), union, sep="")

@@ -214,7 +214,7 @@ def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, mon
     assert null[seldom] == old
     assert null[often]["location"] == pytest.approx(1.0, abs=0.2)
     assert null[often]["victims"] == 12
-    kept = {often: {"location": 0.9, "above": 0.2, "below": 0.3}, seldom: old}
+    kept = {often: {"location": 0.9, "above": 0.2, "below": 0.3}, seldom: old, "single/blend": old}
     out.write_text(json.dumps({"results": {"ten": {"null": kept}}}), encoding="utf-8")
     script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out), "--only", "target/*"])
     assert json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"] == kept

@@ -51,7 +51,7 @@ def usual(logs: Array, many: bool = False) -> float:
 
 
 def in_effect(count: int) -> int:
-    """How many values compared with what is usual give as large a largest one as ``count`` do.
+    """How many values compared with what is ``usual`` give as large a largest one as ``count`` do.
 
     Only those beyond the reference compete: half of them where it is the median, a tenth where it is the smallest
     tenth, so 43 classes there are no more than 10 here.

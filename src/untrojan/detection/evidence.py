@@ -38,8 +38,8 @@ TOGETHER = ("patch", "additive")
 
 EVEN = ("blend",)
 """Kinds in which honest classifiers' triggers hardly differ: the smallest into any class is about as large as the next,
-and as one from all classes to any other. So they are compared with these, not with what is usual among the classes;
-and how far a class can be driven without any trigger explains half of what does differ."""
+and as one from all classes to any other. How far a class can be driven without any trigger explains half of what does
+differ."""
 
 
 @dataclass(frozen=True)

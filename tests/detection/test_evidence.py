@@ -13,12 +13,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, kstest, weibull_min
 
-from untrojan.detection.anomaly import USUAL_LEAD
+from untrojan.detection.anomaly import USUAL_LEAD, below_the_others
 from untrojan.detection.evidence import (
     BACKING,
     LEAST_SPILL,
+    LEAST_SPREAD,
     REACH_POWER,
     SPILL_POWER,
+    SPREAD,
     SPREAD_POWER,
     Finding,
     KindResults,
@@ -26,8 +28,10 @@ from untrojan.detection.evidence import (
     findings_of,
     gumbel_tail,
     inversion_of,
+    pair_values,
     refined_values,
     significant,
+    single_values,
     spread,
     standardised,
     target_values,
@@ -196,6 +200,36 @@ def test_pairs_are_judged_by_their_networks_own_spread() -> None:
         assert value_of_an_odd_pair(scale) == pytest.approx(usual * scale ** (1 - SPREAD_POWER), rel=1e-6)
     least = value_of_an_odd_pair(0.01)
     assert value_of_an_odd_pair(0.02) == pytest.approx(2 * least, rel=1e-6), "below half of what is usual"
+
+
+@pytest.mark.parametrize("kind", ["patch", "additive"])
+def test_a_network_whose_pairs_differ_as_usual_is_left_in_its_own_measure(kind: str) -> None:
+    """Each kind has a usual spread of its own; single pairs are measured by it, too."""
+    noise = np.random.default_rng(4).normal(size=(10, 10))
+
+    def searched(scale: float) -> KindResults:
+        pairs = {(s, t): sized(math.exp(scale * noise[s, t])) for s in range(10) for t in range(10) if s != t}
+        refined = {pair: pairs[pair] for pair in [(4, 5), (0, 1), (2, 3), (6, 7)]}
+        return KindResults(pairs=pairs, refined=refined, spills=dict.fromkeys(refined, 0.1))
+
+    margins = np.zeros((10, 10))
+    one = spread(np.array(list(pair_values(searched(1.0).pairs, margins).values())), 10)
+    usual = SPREAD[kind] / one
+    for times, measure in ((1.0, 1.0), (2.0, 2.0**SPREAD_POWER), (0.1, LEAST_SPREAD**SPREAD_POWER)):
+        result = searched(usual * times)
+        found = {(f.test, f.source, f.target): f.value for f in findings_of(kind, result, margins)}
+        for test, raw in (("pair", refined_values(result, margins)), ("single", single_values(result, margins))):
+            for (s, t), value in raw.items():
+                assert found[test, s, t] == pytest.approx(value / measure)
+    assert LEAST_SPREAD == 0.5
+    few = KindResults(pairs=dict(list(searched(9.0).pairs.items())[:19]), refined={}, spills={})
+    assert findings_of(kind, few, margins) == [], "too few to say how they differ"
+
+
+def test_targets_of_many_classes_are_compared_with_what_is_usual() -> None:
+    sizes = np.exp(np.random.default_rng(5).normal(size=43))
+    values = target_values(KindResults(targets={t: sized(s) for t, s in enumerate(sizes.tolist())}))
+    assert list(values.values()) == pytest.approx(below_the_others(np.log(sizes)).tolist())
 
 
 def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() -> None:

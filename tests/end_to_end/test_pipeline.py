@@ -359,10 +359,11 @@ def test_a_scan_knows_how_far_each_class_reaches_and_how_often_the_classifier_is
     untrojan.scan(planted_classifier(), images, wrong, settings=QUICK)
     assert given["accuracy"] == pytest.approx(1 - 30 / len(labels))
     assert given["margins"].argmax() == 3
-    together = {e.target: e for e in given["found"].evidence if e.test == "target" and e.together_with}
-    alone = [e for e in given["found"].evidence if e.test == "target" and e.target == 3 and not e.together_with]
-    assert max(e.ratio for e in alone) > 3, "the attacker's target is still odd by itself"
-    assert together[3].ratio < 1, "and reaches so far that both kinds together say nothing of it"
+    into = {e.kind: e for e in given["found"].evidence if e.test == "target" and e.target == 3}
+    assert into["patch"].ratio > 3, "the attacker's target is odd"
+    blends = [e for e in given["found"].evidence if e.test == "target" and e.kind == "blend"]
+    assert blends
+    assert all(e.target != 3 or e.ratio < 1 for e in blends), "and reaches so far that a blend says nothing of it"
 
 
 def test_gradients_that_are_off_outside_do_not_matter(found):

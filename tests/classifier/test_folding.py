@@ -267,3 +267,18 @@ def test_layers_are_put_back_though_that_is_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt):
         folding._put_back(slots)
     assert list(modules.values()) == layers
+
+
+@pytest.mark.parametrize("name", ["in place", "before", "subclass", "shared", "named"])
+def test_what_may_not_be_folded_is_not_even_tried(name: str) -> None:
+    """That answers would differ is the last resort."""
+    classifier = classifier_of(NOT_AT_ALL[name])
+    with as_found(classifier), torch.no_grad():
+        assert folding._pairs(classifier, torch.rand(2, 2, 4, 4)) == []
+
+
+def test_nothing_is_hooked_inside() -> None:
+    classifier = classifier_of(plain)
+    with as_found(classifier), folded(classifier, torch.rand(2, 2, 4, 4)):
+        assert not any(layer._forward_hooks for layer in classifier.module.modules())
+        assert not any(layer.training for layer in classifier.module.modules())

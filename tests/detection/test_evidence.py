@@ -173,7 +173,8 @@ def test_the_spread_of_noise_is_its_standard_deviation(logs: NDArray[np.float64]
     attacked = values.copy()
     attacked[values.argsort()[-11:]] += 100
     assert spread(attacked, 10) == pytest.approx(spread(values, 10))
-    assert math.isnan(spread(values[:19], 10)), "as many parameters as values"
+    assert math.isnan(spread(values[:37], 10)), "more than half as many parameters as values"
+    assert math.isnan(spread(values[:0], 10))
 
 
 def test_the_spread_accounts_for_the_fit() -> None:
@@ -228,7 +229,7 @@ def test_a_network_whose_pairs_differ_as_usual_is_left_in_its_own_measure(kind: 
 
 def test_targets_of_many_classes_are_compared_with_what_is_usual() -> None:
     sizes = np.exp(np.random.default_rng(5).normal(size=43))
-    values = target_values(KindResults(targets={t: sized(s) for t, s in enumerate(sizes.tolist())}))
+    values = target_values(KindResults(targets={t: sized(s) for t, s in enumerate(sizes.tolist())}), many=True)
     assert list(values.values()) == pytest.approx(below_the_others(np.log(sizes)).tolist())
 
 

@@ -242,9 +242,9 @@ def findings_of(
 
     logs = log_sizes([i.size for i in result.targets.values()])
     # A gap to the smallest other one is a single value however many there are, and wider among few.
-    gaps = len(logs) <= MANY and kind not in EVEN
+    gaps = not many and kind not in EVEN
     by, among = (usual_gap(max(len(logs), 2)), CLASSES) if gaps else (1.0, in_effect(len(logs)))
-    for target, value in target_values(result, even=kind in EVEN).items():
+    for target, value in target_values(result, many, even=kind in EVEN).items():
         add("target", value / by, trigger_into(target, result), among, target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. The
     # one that is reached the most easily may be the attacker's.
@@ -253,7 +253,7 @@ def findings_of(
     if len(logs) > 1:
         easiest = ordered[1] if many else ordered[0] if kind in EVEN else smallest(logs)
     alone = log_sizes([i.size for i in result.sources.values()])
-    if len(logs) > MANY:  # and from each class some other one is still closer
+    if many:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
     tried = usual_candidates("mixed", many) if kind in EVEN else len(result.probes)  # its null is that of one start
     for number, inversion in result.probes.items():
@@ -283,11 +283,15 @@ def pair_values(pairs: Mapping[tuple[int, int], Inversion], margins: Array) -> d
 def spread(values: Array, classes: int) -> float:
     """The standard deviation of the values of ``pair_values``, but for the largest eighth, which may be an attacker's.
 
-    values: float64 [n]; NaN if they are too few for as many parameters as the two-way fit has.
+    values: float64 [n]; NaN if the fit has more than half as many parameters, as where a deadline left most pairs out.
     """
     body = np.sort(values)[: values.size - values.size // 8]
     free = values.size - (2 * classes - 1)
-    return math.sqrt(float(np.square(body).sum()) / body.size * values.size / free) if free > 0 else math.nan
+    return (
+        math.sqrt(float(np.square(body).sum()) / body.size * values.size / free)
+        if 2 * free >= values.size > 0
+        else math.nan
+    )
 
 
 def _own_scale(kind: str, result: KindResults, margins: Array) -> float:
@@ -359,11 +363,11 @@ def shrinkage(first: Inversion, refined: Inversion) -> float:
     return float(before - after)
 
 
-def target_values(result: KindResults, even: bool = False) -> dict[int, float]:
-    """By how much the trigger into each class, as it ended, is smaller than the first of the others' smallest; of more
-    than ``MANY`` classes than is usual among them, and ``even``: than the smallest but one of these."""
+def target_values(result: KindResults, many: bool = False, even: bool = False) -> dict[int, float]:
+    """By how much the trigger into each class, as it ended, is smaller than the first of the others' smallest; many:
+    than is usual among them, and ``even``: than the smallest but one of these."""
     logs = log_sizes([i.size for i in result.targets.values()])
-    below = below_the_next if even else below_the_others if logs.size > MANY else below_the_smallest
+    below = below_the_next if even else below_the_others if many else below_the_smallest
     values = below(logs)
     return {
         t: float(value) + (shrinkage(first, refined) if (refined := result.refined_targets.get(t)) else 0.0)

@@ -58,7 +58,7 @@ def search_targets(
     if few:
         return
     both = [results[kind] for kind in TOGETHER if kind in results]
-    odd = oddest([target_values(result) for _, result in both], settings.refined)
+    odd = oddest([target_values(result, many=True) for _, result in both], settings.refined)
     for family, result in both:
         starts = {t: found.trigger for t in odd if (found := result.targets.get(t))}
         on = {t: Problem(others[t], t, start=start) for t, start in starts.items() if start is not None}

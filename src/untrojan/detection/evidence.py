@@ -18,7 +18,6 @@ from untrojan.detection.anomaly import (
     below_two_way_fit,
     in_effect,
     log_sizes,
-    smallest,
     usual_gap,
 )
 from untrojan.detection.inversion import Inversion
@@ -246,12 +245,9 @@ def findings_of(
     by, among = (usual_gap(max(len(logs), 2)), CLASSES) if gaps else (1.0, in_effect(len(logs)))
     for target, value in target_values(result, many, even=kind in EVEN).items():
         add("target", value / by, trigger_into(target, result), among, target=target)
-    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too. The
+    # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
     # one that is reached the most easily may be the attacker's.
-    ordered = np.sort(logs)
-    easiest = -np.inf
-    if len(logs) > 1:
-        easiest = ordered[1] if many else ordered[0] if kind in EVEN else smallest(logs)
+    easiest = np.sort(logs)[0 if kind in EVEN else 1] if len(logs) > 1 else -np.inf
     alone = log_sizes([i.size for i in result.sources.values()])
     if many:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf

@@ -8,11 +8,9 @@ bend it. The upper scale is raised where the largest observation would be larger
 tests have together mostly is: a heavy tail must not make false alarms. Networks of many classes are few, and a scale
 that is fitted to few may come out small by chance: it is half of that of ten classes at least. The largest of n
 times as many values is larger by log n scales. ``--write`` puts the result into ``src/untrojan/detection/null.py``;
-``--leave-out`` keeps victims out of the fit, to see how the null suits them. ``--beside`` is another record of that
-half: the same victims trained with another processor's rounding are other networks, half of whose values are luck,
-and a scale that is fitted to twice as many is surer. Both have to be judged as the scan judges now: they tell how
-many tests there are in effect, and, of ten classes, by what power of it their smallest p-value counts (a Weibull
-law), since the tests are related, and the less so the smaller it is.
+``--leave-out`` keeps victims out of the fit, to see how the null suits them. All have to be judged as the scan judges
+now: they tell how many tests there are in effect, and, of ten classes, by what power of it their smallest p-value
+counts (a Weibull law), since the tests are related, and the less so the smaller it is.
 """
 
 from __future__ import annotations
@@ -181,15 +179,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("group", choices=BEGIN)
     parser.add_argument("--leave-out", nargs="+", default=[], help="patterns of names")
     parser.add_argument("--only", nargs="+", default=["*"], help="patterns of laws; what --out has of others stays")
-    parser.add_argument("--beside", type=Path, help="another such record, whose clean victims are fitted as well")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
     if options.write and not options.out:
         parser.error("--write needs --out, the record of what it writes")
     victims = of_the_fit(options.detection, options.group, options.leave_out)
-    others = [] if options.beside is None else of_the_fit(options.beside, options.group, options.leave_out)
-    seen = observations([*victims, *others])
+    seen = observations(victims)
     least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
     earlier = json.loads(options.out.read_text())["results"] if options.out and options.out.is_file() else {}
     before = earlier.get(options.group, {"null": {}})["null"]
@@ -204,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else before[key]
         for key in sorted({*seen, *before})
     }
-    union = effective_tests([*victims, *others], null, powered=options.group == "ten")
+    union = effective_tests(victims, null, powered=options.group == "ten")
     print(lines(null), union, sep="")
     if options.write:
         text = replaced(NULL.read_text(), options.group, lines(null), union["tests"], union["power"])

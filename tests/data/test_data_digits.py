@@ -59,6 +59,23 @@ def test_other_splits_are_wrong_usage(spec):
         load_data(spec, input_shape=None)
 
 
+def test_the_first_classes_alone():
+    images = load_data("digits?split=test&classes=4", input_shape=None)
+    test = load_digits("test")
+    assert images.class_names == tuple("0123")
+    assert images.labels.bincount().tolist() == [100] * 4
+    assert torch.equal(images.images, test.images[test.labels < 4])
+    assert images.where == "digits (test split), first 4 classes"
+    assert load_data("digits?classes=2", input_shape=None).labels.bincount().tolist() == [500] * 2
+    assert load_data("digits?classes=10", input_shape=None).labels.bincount().tolist() == [500] * 10
+
+
+@pytest.mark.parametrize("classes", ["1", "0", "-3", "x", "", "11", "9" * 5000])
+def test_too_few_or_too_many_classes_are_wrong_usage(classes):
+    with pytest.raises(UsageError, match="classes"):
+        load_data(f"digits?split=test&classes={classes}", input_shape=None)
+
+
 def test_load_digits_refuses_other_splits():
     with pytest.raises(UsageError, match="train and test"):
         load_digits("valid")

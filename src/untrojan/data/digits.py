@@ -16,30 +16,32 @@ from torch import Tensor
 
 from untrojan.data.decoding import Picture, reason
 from untrojan.data.images import ImageSet
+from untrojan.data.query import SPLITS, first_classes, part_of
 from untrojan.data.source import Source, align_labels
 from untrojan.data.split import balanced_sample
 from untrojan.errors import DataError, MissingExtraError, UsageError
 
-SPLITS = ("train", "test")
 _SPLIT_SEED = 0
 _INSTALL = 'pip install "untrojan[demo]"'
 
 
 class Digits(Source):
-    """``digits``, ``digits?split=train`` or ``digits?split=test``; see ``load_digits``."""
+    """``digits?split=train&classes=5``; see ``load_digits``. classes: the first so many digits alone."""
 
-    form = "digits, digits?split=train, digits?split=test"
+    form = "digits, digits?split=train, digits?split=test, and &classes=N"
 
     def __init__(self, spec: str, class_names: Sequence[str] | None = None):
-        split = None
-        if spec != "digits":
-            key, _, split = spec.removeprefix("digits?").partition("=")
-            if key != "split" or split not in SPLITS:
-                raise UsageError(f"data '{spec}': expected {self.form}")
+        split, classes = part_of(spec)
         digits = load_digits(split)
-        self.where = digits.where
-        self.labels, self.class_names = align_labels(digits.labels, digits.class_names, class_names, self.where)
-        self._images = digits.images
+        self.where, self._images = digits.where, digits.images
+        if classes is None:
+            self.labels, self.class_names = align_labels(digits.labels, digits.class_names, class_names, self.where)
+            return
+        self.where += f", first {classes} classes"
+        index, self.labels, self.class_names = first_classes(
+            digits.labels, digits.class_names, classes, class_names, self.where
+        )
+        self._images = digits.images[index]
 
     @classmethod
     def takes(cls, spec: str) -> bool:

@@ -15,11 +15,11 @@ from untrojan.data.decoding import Picture, shown
 from untrojan.data.folder import FolderImages
 from untrojan.data.hub import HubImages
 from untrojan.data.parquet import ParquetImages
-from untrojan.data.source import Source, align_labels
+from untrojan.data.query import first_classes, part_of
+from untrojan.data.source import Source
 from untrojan.errors import DataError, UsageError
 
 VARIABLE = "UNTROJAN_DATA"
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -52,32 +52,18 @@ class NamedImages(Source):
     form = f"{', '.join(NAMED)} (with {VARIABLE} set), each with ?split=train or ?split=test, and &classes=N"
 
     def __init__(self, spec: str, class_names: Sequence[str] | None = None):
-        name, _, query = spec.partition("?")
-        asked = dict(part.partition("=")[::2] for part in query.split("&")) if query else {}
-        split, classes = asked.get("split", "test"), asked.get("classes")
-        if (
-            not asked.keys() <= {"split", "classes"}
-            or split not in SPLITS
-            or not (classes is None or classes.isdecimal())
-        ):
-            raise UsageError(
-                f"data '{shown(spec)}': expected {name}, {name}?split=train or {name}?split=test, and &classes=N"
-            )
+        name = spec.partition("?")[0]
+        split, classes = part_of(spec)
+        split = split or "test"
         source = _source(name, split, None if classes else class_names)
         self.labels, self.class_names = source.labels, source.class_names
         self.where, self.size = f"{name} ({split} split)", NAMED[name].size
         self._source, self._index = source, torch.arange(len(source.labels))
         if classes is not None:
-            self._first(int(classes), class_names)
-
-    def _first(self, classes: int, wanted: Sequence[str] | None) -> None:
-        """Keep the images of the first ``classes`` classes."""
-        if classes < 2:
-            raise UsageError(f"{self.where}: &classes=N keeps the first N classes, at least 2, got {classes}")
-        self._index = (self.labels < classes).nonzero().flatten()
-        own = None if self.class_names is None else self.class_names[:classes]
-        self.where += f", first {classes} classes"
-        self.labels, self.class_names = align_labels(self.labels[self._index], own, wanted, self.where)
+            self.where += f", first {classes} classes"
+            self._index, self.labels, self.class_names = first_classes(
+                self.labels, self.class_names, classes, class_names, self.where
+            )
 
     @classmethod
     def takes(cls, spec: str) -> bool:

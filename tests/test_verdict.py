@@ -42,6 +42,23 @@ def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
     assert "from class 1 to 7, which is 9.0 times as odd as other pairs'" in reason
 
 
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ("target", "9.0 times as small as those into other classes"),
+        ("mixed", "9.0 times as small as those into one class"),
+        ("source", "9.0 times as small as those from other classes"),
+        ("pair", "9.0 times as small as its classes let expect"),
+        ("margin", "the margin that class 7 can reach, 9.0 times as large as others'"),
+    ],
+)
+def test_what_a_finding_is_compared_with_is_told(test: str, words: str) -> None:
+    clearest = Evidence.model_validate(
+        {"test": test, "kind": "patch", "source": 1, "target": 7, "size": 2.0, "ratio": 9.0, "p_value": 0.5}
+    )
+    assert words in verdict_on(Findings(0.9, (clearest,), (), {}, (), ()), ScanSettings(), 10, 0.9)[1]
+
+
 @pytest.mark.parametrize("other", ["target", "mixed", "margin"])
 def test_they_are_if_a_trigger_for_all_classes_is_odd_too(other: str) -> None:
     assert verdict_on(found(PAIRS, other=other), ScanSettings(), 10, 0.9)[0] == "backdoor"

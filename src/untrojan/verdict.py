@@ -140,18 +140,25 @@ def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, li
     return several if len(several) > 1 or len(into) >= SCATTERED else {}
 
 
+COMPARED_WITH = {
+    "target": "those into other classes",
+    "mixed": "those into one class",
+    "source": "those from other classes",
+    "pair": "its classes let expect",
+}
+"""What a trigger's size is compared with, by test; docs/detection.md has it in full."""
+
+
 def _words(evidence: Evidence) -> str:
     start = "all classes" if evidence.source is None else f"class {evidence.source}"
     end = "any other" if evidence.target is None else str(evidence.target)
     if evidence.test == "margin":
-        return (
-            f"the margin that class {evidence.target} can reach, {evidence.ratio:.1f} times as large as is usual here"
-        )
+        return f"the margin that class {evidence.target} can reach, {evidence.ratio:.1f} times as large as others'"
     if evidence.test == "single":
         return (
             f"the {evidence.kinds} trigger from {start} to {end}, which is {evidence.ratio:.1f} times as odd as other "
             "pairs', for its size and for sparing images of other classes"
         )
-    times = f"{evidence.ratio:.1f} times as small as is usual here"
     trigger = "trigger" if evidence.together_with is None else "triggers"
+    times = f"{evidence.ratio:.1f} times as small as {COMPARED_WITH[evidence.test]}"
     return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

@@ -203,7 +203,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Ratio",
-        "how many times smaller a trigger is than is usual in this classifier: for all classes into one, than the "
+        "how many times smaller a trigger is than others of this classifier: for all classes into one, than the "
         "smallest of those into the others; to any other, than the easiest but one of those; for a pair, than both its "
         "classes and their margin let expect. Of a blend: than the next smallest. Of a margin: how many times larger "
         "than other classes'.",

@@ -127,7 +127,7 @@ def effective_tests(
         p = [
             float(gumbel_r.sf(standardised(value, *(null[key][name] for name in LAW))[0]))
             for key, value in observations([victim]).items()
-            if victim["values"][key]["p_value"] < 1  # larger than an attacker's: counts for nothing
+            if key in null and victim["values"][key]["p_value"] < 1  # larger than an attacker's: counts for nothing
         ]
         least.append(min(p, default=1.0))
     exponential = -np.log1p(-np.minimum(least, 1 - 1e-12))
@@ -189,16 +189,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
     earlier = json.loads(options.out.read_text())["results"] if options.out and options.out.is_file() else {}
     before = earlier.get(options.group, {"null": {}})["null"]
-    chosen = {
-        key
-        for key, values in seen.items()
-        if key not in before or (len(values) >= FEWEST and any(fnmatch(key, pattern) for pattern in options.only))
-    }
+    enough = {key for key, values in seen.items() if len(values) >= (FEWEST if key in before else 2)}
+    for key in sorted(seen.keys() - enough):
+        print(f"{key}: shown by {len(seen[key])} victims only, {'as before' if key in before else 'left out'}")
+    chosen = {key for key in enough if key not in before or any(fnmatch(key, pattern) for pattern in options.only)}
     null = {
         key: fitted(seen[key], len(seen), least.get(key, 0.0) if options.group == "many" else 0.0)
         if key in chosen
         else before[key]
-        for key in sorted({*seen, *before})
+        for key in sorted({*chosen, *before})
     }
     union = effective_tests(victims, null, powered=options.group == "ten")
     print(lines(null), union, sep="")

@@ -192,7 +192,7 @@ def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that a later one takes the place of is left in the victims that have no other."""
     rng = np.random.default_rng(0)
-    often, seldom = "pair/patch", "single/patch"
+    often, seldom, once = "pair/patch", "single/patch", "single/additive"
     victims = [
         {
             "name": f"clean-s{seed}",
@@ -200,7 +200,7 @@ def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, mon
             "classes": 10,
             "values": {
                 key: {"value": float(rng.gumbel(1.0, 0.1)), "p_value": 0.5}
-                for key in ([often, seldom] if seed < 3 else [often])
+                for key in ([often, seldom, once][: 1 + (seed < 3) + (seed < 1)])
             },
         }
         for seed in range(12)
@@ -211,6 +211,7 @@ def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, mon
     out.write_text(json.dumps({"results": {"ten": {"null": {often: old, seldom: old}}}}), encoding="utf-8")
     script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out)])
     null = json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"]
+    assert once not in null, "one value tells no law"
     assert null[seldom] == old
     assert null[often]["location"] == pytest.approx(1.0, abs=0.2)
     assert null[often]["victims"] == 12

@@ -20,6 +20,7 @@ from untrojan.detection.anomaly import (
     in_effect,
     log_sizes,
     oddest,
+    second_of_ten,
     smallest,
     usual,
     usual_gap,
@@ -214,3 +215,18 @@ def test_values_far_below_the_others_count_as_no_more_than_a_usual_lead() -> Non
 def test_the_usual_gap_is_that_of_normal_values(count: int, gap: float) -> None:
     """Expected order statistics, as tabulated, to within the approximation."""
     assert usual_gap(count) == pytest.approx(gap / 0.537, rel=0.05)
+
+
+@given(arrays.arrays(np.float64, st.integers(2, 20), elements=st.floats(-5, 5)))
+def test_the_second_of_ten_lies_among_the_values_and_moves_with_them(logs: NDArray[np.float64]) -> None:
+    ordered = np.sort(logs)
+    assert ordered[0] <= second_of_ten(logs) <= ordered[-1]
+    assert second_of_ten(logs[::-1] + 1) == pytest.approx(second_of_ten(logs) + 1)
+    if logs.size == 10:
+        assert second_of_ten(logs) == ordered[1]
+
+
+@pytest.mark.parametrize("count", [4, 5, 6, 8, 15, 20])
+def test_it_is_as_low_among_fewer_or_more_normal_values(count: int) -> None:
+    rows = np.random.default_rng(count).normal(size=(4000, count))
+    assert np.mean([second_of_ten(row) for row in rows]) == pytest.approx(-1.001, abs=0.04), "E of the second of ten"

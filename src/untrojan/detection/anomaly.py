@@ -78,14 +78,25 @@ def smallest(logs: Array) -> float:
     return float(np.max(ordered - USUAL_LEAD * np.arange(ordered.size)))
 
 
+def _expected(place: int, count: int) -> float:
+    """The value at a place, 1 the smallest, of so many standard normal ones in order: Blom's approximation."""
+    return NormalDist().inv_cdf((place - 0.375) / (count + 0.25))
+
+
 def usual_gap(count: int) -> float:
-    """How far the smallest of so many normal values lies below the next, by Blom's approximation, over that of ten."""
-    quantile = NormalDist().inv_cdf
+    """How far the smallest of so many normal values lies below the next, over that of ten."""
 
     def gap(n: int) -> float:
-        return quantile((2 - 0.375) / (n + 0.25)) - quantile((1 - 0.375) / (n + 0.25))
+        return _expected(2, n) - _expected(1, n)
 
     return gap(count) / gap(10)
+
+
+def second_of_ten(logs: Array) -> float:
+    """The smallest but one of ten values; of fewer or more what is as low as that among them, were they normal, and of
+    very few the smallest."""
+    places = [_expected(place, logs.size) for place in range(1, logs.size + 1)]
+    return float(np.interp(_expected(2, 10), places, np.sort(logs)))
 
 
 def below_the_smallest(logs: Array) -> Array:

@@ -18,6 +18,7 @@ from untrojan.detection.anomaly import (
     below_two_way_fit,
     in_effect,
     log_sizes,
+    second_of_ten,
     usual_gap,
 )
 from untrojan.detection.inversion import Inversion
@@ -247,7 +248,9 @@ def findings_of(
         add("target", value / by, trigger_into(target, result), among, target=target)
     # Where many classes lie close together all are easily moved, and more than one of them is easily reached, too; the
     # one that is reached the most easily may be the attacker's.
-    easiest = np.sort(logs)[0 if kind in EVEN else 1] if len(logs) > 1 else -np.inf
+    easiest = -np.inf
+    if len(logs) > 1:
+        easiest = np.min(logs) if kind in EVEN else np.sort(logs)[1] if many else second_of_ten(logs)
     alone = log_sizes([i.size for i in result.sources.values()])
     if many:  # and from each class some other one is still closer
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf

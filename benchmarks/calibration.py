@@ -9,8 +9,7 @@ tests have together mostly is: a heavy tail must not make false alarms. Networks
 that is fitted to few may come out small by chance: it is half of that of ten classes at least. The largest of n
 times as many values is larger by log n scales. ``--write`` puts the result into ``src/untrojan/detection/null.py``;
 ``--leave-out`` keeps victims out of the fit, to see how the null suits them. All have to be judged as the scan judges
-now: they tell how many tests there are in effect, and, of ten classes, by what power of it their smallest p-value
-counts (a Weibull law), since the tests are related, and the less so the smaller it is.
+now: they tell how many tests there are in effect.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from record import write_record
 from scipy.optimize import minimize
-from scipy.stats import gumbel_r, kstest, weibull_min
+from scipy.stats import gumbel_r, kstest
 
 from untrojan.detection.anomaly import MANY, in_effect
 from untrojan.detection.null import CLASSES
@@ -117,11 +116,8 @@ def fitted(values: Values, tests: int = 1, least: float = 0.0) -> dict[str, floa
     }
 
 
-def effective_tests(
-    victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]], powered: bool = False
-) -> dict[str, float]:
-    """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits;
-    powered: with the power that suits them best."""
+def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits."""
     least = []
     for victim in victims:
         p = [
@@ -131,12 +127,10 @@ def effective_tests(
         ]
         least.append(min(p, default=1.0))
     exponential = -np.log1p(-np.minimum(least, 1 - 1e-12))
-    power = round(float(weibull_min.fit(exponential, floc=0)[0]), 3) if powered else 1.0
-    tests = 1 / float((exponential**power).mean())
-    combined = -np.expm1(-tests * exponential**power)
+    tests = 1 / float(exponential.mean())
+    combined = -np.expm1(-tests * exponential)
     return {
         "tests": round(tests, 2),
-        "power": power,
         "ks_p_value": round(float(kstest(combined, "uniform").pvalue), 3),
         "below_1_percent": float((combined < 0.01).mean()),
         "below_5_percent": float((combined < 0.05).mean()),
@@ -152,13 +146,11 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     return "".join(rows)
 
 
-def replaced(text: str, group: str, entries: str, tests: float, power: float = 1.0) -> str:
-    """``null.py`` with other entries of a group, their number of tests and, of ten classes, its power."""
+def replaced(text: str, group: str, entries: str, tests: float) -> str:
+    """``null.py`` with other entries of a group, and their number of tests."""
     before, _, rest = text.partition("\n" + BEGIN[group])
     _, _, after = rest.partition(END)
     made = before + "\n" + BEGIN[group] + entries + END + after
-    if group == "ten":
-        made = re.sub(r"(TESTS_POWER = )[0-9.]+", rf"\g<1>{power}", made)
     new = rf"\g<1>{tests}, \g<3>" if group == "ten" else rf"\g<1>\g<2>, {tests}"
     return re.sub(r"(TESTS, TESTS_OF_MANY = )([0-9.]+), ([0-9.]+)", new, made)
 
@@ -199,10 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else before[key]
         for key in sorted({*chosen, *before})
     }
-    union = effective_tests(victims, null, powered=options.group == "ten")
+    union = effective_tests(victims, null)
     print(lines(null), union, sep="")
     if options.write:
-        text = replaced(NULL.read_text(), options.group, lines(null), union["tests"], union["power"])
+        text = replaced(NULL.read_text(), options.group, lines(null), union["tests"])
         NULL.write_text(text)
     if options.out:
         made = earlier | {options.group: {"null": null, "union": union}}

@@ -19,7 +19,7 @@ from torch import nn
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
-from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY, TESTS_POWER
+from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
 from untrojan.victims.files import WEIGHTS
 from untrojan.victims.zoo import Member
 
@@ -153,7 +153,6 @@ def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str
         "run benchmarks/calibration.py --write"
     )
     assert [results[g]["union"]["tests"] for g in ("ten", "many")] == [TESTS, TESTS_OF_MANY]
-    assert results["ten"]["union"]["power"] == TESTS_POWER
     assert {test for test, _ in NULL} == {"target", "mixed", "pair", "single", "margin"}
     assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
 
@@ -258,9 +257,6 @@ def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.Monkey
     ]
     null = {f"t/{i}": {"location": 0.0, "above": 1.0, "below": 1.0} for i in range(3)}
     assert calibration["effective_tests"](victims, null)["tests"] == pytest.approx(3.0, abs=0.3)
-    powered = calibration["effective_tests"](victims, null, powered=True)
-    assert powered["tests"] == pytest.approx(3.0, abs=0.5)
-    assert powered["power"] == pytest.approx(1.0, abs=0.1), "they are independent"
     others = [{"attack": "badnet"}, {"attack": None, "classes": 43}, {"attack": None, "classes": 12}]
     assert calibration["clean_victims"]([*victims, *others], "ten") == victims
     assert calibration["clean_victims"]([*victims, *others], "many") == others[1:2]
@@ -273,11 +269,10 @@ def test_the_null_is_written_in_its_place(
     calibration = script("calibration", monkeypatch)
     text = calibration["NULL"].read_text()
     fits = {f"{t}/{k}": dict(zip(calibration["LAW"], law, strict=True)) for (t, k), law in null.items()}
-    tests, power = (TESTS_OF_MANY, 1.0) if group == "many" else (TESTS, TESTS_POWER)
-    assert calibration["replaced"](text, group, calibration["lines"](fits), tests, power) == text
-    assert calibration["replaced"](text, group, "", tests, power) != text
-    other = text.replace(str(tests), "2.5").replace(str(TESTS_POWER), "1.5" if group == "ten" else str(TESTS_POWER))
-    assert calibration["replaced"](text, group, calibration["lines"](fits), 2.5, 1.5) == other
+    tests = TESTS_OF_MANY if group == "many" else TESTS
+    assert calibration["replaced"](text, group, calibration["lines"](fits), tests) == text
+    assert calibration["replaced"](text, group, "", tests) != text
+    assert calibration["replaced"](text, group, calibration["lines"](fits), 2.5) == text.replace(str(tests), "2.5")
 
 
 def victim(name: str, p_value: float, value: float, attack: str | None = None) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from untrojan.detection.null import (
     PROBES_OF_MANY,
     TESTS,
     TESTS_OF_MANY,
-    TESTS_POWER,
 )
 
 TOGETHER = ("patch", "additive")
@@ -133,18 +132,18 @@ def gumbel_tail(z: float) -> float:
     return -math.expm1(-math.exp(-max(z, -30.0)))
 
 
-def union(p_value: float, tests: float, power: float = 1.0) -> float:
-    """The p-value of the smallest of as many as ``tests`` independent ones (Sidak); power: as of ``TESTS_POWER``.
+def union(p_value: float, tests: float) -> float:
+    """The p-value of the smallest of as many as ``tests`` independent ones (Sidak).
 
-    >>> round(union(0.01, 5.0), 4), round(union(0.01, 5.0, 1.1), 4)
-    (0.049, 0.0311)
+    >>> round(union(0.01, 5.0), 4)
+    0.049
     """
-    return -math.expm1(-tests * (-math.log1p(-min(p_value, 1 - 1e-12))) ** power)
+    return -math.expm1(tests * math.log1p(-min(p_value, 1 - 1e-12)))
 
 
 def corrected(p_value: float, many: bool = False) -> float:
     """The smallest p-value of a scan for all that it tried; many: of a classifier with more than ``MANY`` classes."""
-    return union(p_value, TESTS_OF_MANY) if many else union(p_value, TESTS, TESTS_POWER)
+    return union(p_value, TESTS_OF_MANY if many else TESTS)
 
 
 def verdict_p_value(findings: Sequence[Finding]) -> float:

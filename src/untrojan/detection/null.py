@@ -46,10 +46,6 @@ says nothing, ``NULL`` holds."""
 CLASSES, PROBES, PROBES_OF_MANY = 10, 4, 5
 """How many values, in effect, they were fitted to the largest of; the largest of more is larger."""
 
-TESTS, TESTS_OF_MANY = 7.4, 8.87
+TESTS, TESTS_OF_MANY = 6.8, 8.87
 """How many independent tests there are in effect: those of a scan are related, since a network that is easily moved in
 one way is so in others."""
-
-TESTS_POWER = 1.056
-"""By what power of it the smallest of their p-values counts, with up to 20 classes: with 1 as that of as many
-independent ones, with more as rarer than that where it is small."""

@@ -70,7 +70,16 @@ def test_the_first_classes_alone():
     assert load_data("digits?classes=10", input_shape=None).labels.bincount().tolist() == [500] * 10
 
 
-@pytest.mark.parametrize("classes", ["1", "0", "-3", "x", "", "11", "9" * 5000])
+def test_some_classes_are_numbered_as_they_are_asked_for():
+    images = load_data("digits?split=test&classes=8,3", input_shape=None)
+    test = load_digits("test")
+    assert images.class_names == ("8", "3")
+    assert torch.equal(images.images[images.labels == 0], test.images[test.labels == 8])
+    assert torch.equal(images.images[images.labels == 1], test.images[test.labels == 3])
+    assert images.where == "digits (test split), classes 8, 3"
+
+
+@pytest.mark.parametrize("classes", ["3,3", "3,", ",", "3,x", "3,11", "1", "0", "-3", "x", "", "11", "9" * 5000])
 def test_too_few_or_too_many_classes_are_wrong_usage(classes):
     with pytest.raises(UsageError, match="classes"):
         load_data(f"digits?split=test&classes={classes}", input_shape=None)

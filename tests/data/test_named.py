@@ -72,7 +72,7 @@ def test_the_first_classes_alone(root: Path) -> None:
     assert (len(whole), whole.class_names) == (7, ("cat", "dog", "x0", "x1", "x2"))
     assert (some.labels.tolist(), some.class_names) == ([0, 0, 1, 1, 2], ("cat", "dog", "x0"))
     assert some.hashes() == whole.hashes()[:5]
-    with pytest.raises(UsageError, match="at least 2, got 1"):
+    with pytest.raises(UsageError, match="at least 2 classes, each once, got 1"):
         load_data("tiny-imagenet?classes=1", input_shape=None)
     with pytest.raises(UsageError, match="expected tiny-imagenet"):
         load_data("tiny-imagenet?classes=ten", input_shape=None)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from untrojan.data.decoding import Picture, reason
 from untrojan.data.images import ImageSet
-from untrojan.data.query import SPLITS, first_classes, part_of
+from untrojan.data.query import SPLITS, of_classes, part_of, told
 from untrojan.data.source import Source, align_labels
 from untrojan.data.split import balanced_sample
 from untrojan.errors import DataError, MissingExtraError, UsageError
@@ -26,9 +26,9 @@ _INSTALL = 'pip install "untrojan[demo]"'
 
 
 class Digits(Source):
-    """``digits?split=train&classes=5``; see ``load_digits``. classes: the first so many digits alone."""
+    """``digits?split=train&classes=5``; see ``load_digits``. classes: the first so many digits alone, or 3,5,8."""
 
-    form = "digits, digits?split=train, digits?split=test, and &classes=N"
+    form = "digits, digits?split=train, digits?split=test, and &classes=N or &classes=A,B,..."
 
     def __init__(self, spec: str, class_names: Sequence[str] | None = None):
         split, classes = part_of(spec)
@@ -37,8 +37,8 @@ class Digits(Source):
         if classes is None:
             self.labels, self.class_names = align_labels(digits.labels, digits.class_names, class_names, self.where)
             return
-        self.where += f", first {classes} classes"
-        index, self.labels, self.class_names = first_classes(
+        self.where += f", {told(classes)}"
+        index, self.labels, self.class_names = of_classes(
             digits.labels, digits.class_names, classes, class_names, self.where
         )
         self._images = digits.images[index]

@@ -15,7 +15,7 @@ from untrojan.data.decoding import Picture, shown
 from untrojan.data.folder import FolderImages
 from untrojan.data.hub import HubImages
 from untrojan.data.parquet import ParquetImages
-from untrojan.data.query import first_classes, part_of
+from untrojan.data.query import of_classes, part_of, told
 from untrojan.data.source import Source
 from untrojan.errors import DataError, UsageError
 
@@ -45,11 +45,14 @@ NAMED: dict[str, DataSet] = {
 class NamedImages(Source):
     """``NAME?split=train&classes=10``: a set of ``NAMED`` in ``$UNTROJAN_DATA/NAME``; the test split by default.
 
-    classes: the first so many classes alone. The folder holds ``SPLIT.parquet``, or a folder ``SPLIT`` with parquet
-    files or with one sub-folder per class.
+    classes: the first so many alone, or those of the numbers 3,5,8. The folder holds ``SPLIT.parquet``, or a folder
+    ``SPLIT`` with parquet files or with one sub-folder per class.
     """
 
-    form = f"{', '.join(NAMED)} (with {VARIABLE} set), each with ?split=train or ?split=test, and &classes=N"
+    form = (
+        f"{', '.join(NAMED)} (with {VARIABLE} set), each with ?split=train or ?split=test, and &classes=N or "
+        "&classes=A,B,..."
+    )
 
     def __init__(self, spec: str, class_names: Sequence[str] | None = None):
         name = spec.partition("?")[0]
@@ -60,8 +63,8 @@ class NamedImages(Source):
         self.where, self.size = f"{name} ({split} split)", NAMED[name].size
         self._source, self._index = source, torch.arange(len(source.labels))
         if classes is not None:
-            self.where += f", first {classes} classes"
-            self._index, self.labels, self.class_names = first_classes(
+            self.where += f", {told(classes)}"
+            self._index, self.labels, self.class_names = of_classes(
                 self.labels, self.class_names, classes, class_names, self.where
             )
 

@@ -1,9 +1,10 @@
-"""``NAME?split=train&classes=10``: which part of a set that is known by name."""
+"""``NAME?split=train&classes=10`` or ``&classes=3,5,8``: which part of a set that is known by name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from untrojan.data.decoding import shown
@@ -13,33 +14,50 @@ from untrojan.errors import UsageError
 SPLITS = ("train", "test")
 
 
-def part_of(spec: str) -> tuple[str | None, int | None]:
-    """The split and how many classes ``spec`` asks for, None where it says nothing; raises UsageError."""
+LONGEST = 9
+"""Digits of a class number, or of how many."""
+
+
+def part_of(spec: str) -> tuple[str | None, Sequence[int] | None]:
+    """The split and the classes ``spec`` asks for, None where it says nothing; raises UsageError."""
     name, mark, query = spec.partition("?")
     asked = dict(part.partition("=")[::2] for part in query.split("&")) if mark else {}
     split, classes = asked.get("split"), asked.get("classes")
+    numbers = [] if classes is None else classes.split(",")
     if (
         not asked.keys() <= {"split", "classes"}
         or split not in (None, *SPLITS)
-        or not (classes is None or (classes.isdecimal() and len(classes) < 10))
+        or not all(number.isdecimal() and len(number) <= LONGEST for number in numbers)
     ):
         raise UsageError(
-            f"data '{shown(spec)}': expected {name}, {name}?split=train or {name}?split=test, and &classes=N"
+            f"data '{shown(spec)}': expected {name}, {name}?split=train or {name}?split=test, and &classes=N, the "
+            "first N, or &classes=A,B,..."
         )
-    if classes is not None and int(classes) < 2:
-        raise UsageError(f"data '{shown(spec)}': &classes=N keeps the first N classes, at least 2, got {classes}")
-    return split, None if classes is None else int(classes)
+    if classes is None:
+        return split, None
+    chosen = [int(number) for number in numbers] if len(numbers) > 1 else range(int(classes))
+    if len(chosen) < 2 or (isinstance(chosen, list) and len(set(chosen)) < len(chosen)):
+        raise UsageError(f"data '{shown(spec)}': &classes= keeps at least 2 classes, each once, got {shown(classes)}")
+    return split, chosen
 
 
-def first_classes(
-    labels: Tensor, own: tuple[str, ...] | None, classes: int, wanted: Sequence[str] | None, where: str
+def of_classes(
+    labels: Tensor, own: tuple[str, ...] | None, chosen: Sequence[int], wanted: Sequence[str] | None, where: str
 ) -> tuple[Tensor, Tensor, tuple[str, ...] | None]:
-    """Which images are of the first so many classes (int64 [M]), their labels, and the class names to use.
+    """Which images are of the chosen classes (int64 [M]), their labels, numbered anew, and the class names to use.
 
-    labels: int64 [N]; own, wanted, where: as for ``align_labels``. Raises UsageError if there are fewer classes.
+    labels: int64 [N]; own, wanted, where: as for ``align_labels``. Raises UsageError if there are no such classes.
     """
-    index = (labels < classes).nonzero().flatten()
-    own_classes = int(labels.max()) + 1 if labels.numel() else 0
-    if classes > own_classes:
-        raise UsageError(f"{where}: &classes={classes} asks for more classes than there are, {own_classes}")
-    return index, *align_labels(labels[index], None if own is None else own[:classes], wanted, where)
+    there = int(labels.max()) + 1 if labels.numel() else 0
+    if max(chosen) >= there:
+        raise UsageError(f"{where}: &classes= asks for class {max(chosen)}, and there are {there}, from 0")
+    number = torch.full((there,), -1)
+    number[list(chosen)] = torch.arange(len(chosen))
+    index = (number[labels] >= 0).nonzero().flatten()
+    names = None if own is None else tuple(own[c] for c in chosen)
+    return index, *align_labels(number[labels[index]], names, wanted, where)
+
+
+def told(chosen: Sequence[int]) -> str:
+    """The classes for people."""
+    return f"first {len(chosen)} classes" if isinstance(chosen, range) else f"classes {', '.join(map(str, chosen))}"

@@ -1,8 +1,10 @@
 """Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json ten --out RECORD --write``.
 
-The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of ten
-classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null each;
-what the record at ``--out`` says of the other one stays. A Gumbel distribution is fitted by maximum likelihood, with
+The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of about
+ten classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null each;
+what the record at ``--out`` says of the other one stays. Networks that know the same classes of the same images are
+alike, and a scan is to be right on a task that nobody has seen: together they count as no more than ``OF_A_TASK``
+networks. A Gumbel distribution is fitted by maximum likelihood, with
 a scale of its own on either side of its location, since the upper tail alone decides and the values below should not
 bend it. The upper scale is raised where the largest observation would be larger than the largest of as many as all
 tests have together mostly is: a heavy tail must not make false alarms. Networks of many classes are few, and a scale
@@ -18,16 +20,17 @@ import argparse
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from record import write_record
 from scipy.optimize import minimize
-from scipy.stats import gumbel_r, kstest
+from scipy.stats import gumbel_r, kstwo
 
 from untrojan.detection.anomaly import MANY, in_effect
 from untrojan.detection.null import CLASSES
@@ -47,26 +50,57 @@ LEAST, MOST = 0.01, 2.0
 """Of a scale: few values may be fitted best by one that is next to nothing, or endless."""
 
 
-Values = list[tuple[float, float]]
-"""Of each victim the largest value of a test, and by how many scales it is larger for the number of classes."""
+FEWEST_CLASSES, FOR_ANY = 5, 8
+"""Of those that the null of ten classes is fitted to, and its tests of a trigger for any mapping, which is smaller, for
+those into one class, the more classes there are. Networks of fewer are judged by it, too."""
+OF_A_TASK = 4.0
+"""As how many networks those of one data set and its classes count at most."""
+
+
+class Seen(NamedTuple):
+    """The largest value of a test in a victim, by how many scales it is larger for the number of classes, and as how
+    many networks it counts."""
+
+    value: float
+    by: float = 0.0
+    weight: float = 1.0
+
+
+Values = Sequence[Seen]
 
 
 def clean_victims(victims: Sequence[Mapping[str, Any]], group: str) -> list[Mapping[str, Any]]:
-    """Those without an attack, of ten classes or of many."""
+    """Those without an attack, of about ten classes or of many."""
     clean = [victim for victim in victims if victim["attack"] in (None, "none")]
-    return [one for one in clean if (one["classes"] > MANY if group == "many" else one["classes"] == CLASSES)]
+    return [one for one in clean if (one["classes"] > MANY if group == "many" else _about_ten(one["classes"]))]
+
+
+def _about_ten(classes: int) -> bool:
+    return FEWEST_CLASSES <= classes <= CLASSES
+
+
+def weights(victims: Sequence[Mapping[str, Any]]) -> list[float]:
+    """As how many networks each counts."""
+    alike = Counter(victim["dataset"] for victim in victims)
+    return [min(1.0, OF_A_TASK / alike[victim["dataset"]]) for victim in victims]
 
 
 def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
     """By test and kind. Of many classes without triggers that are larger than an attacker's, which count for nothing,
     unless there are no others."""
-    found: dict[str, Values] = {}
-    larger: dict[str, Values] = {}
-    for victim in victims:
+    found: dict[str, list[Seen]] = {}
+    larger: dict[str, list[Seen]] = {}
+    for victim, weight in zip(victims, weights(victims), strict=True):
         for key, entry in victim["values"].items():
-            into = found if victim["classes"] == CLASSES or entry["p_value"] < 1 else larger
-            into.setdefault(key, []).append((entry["value"], shift(key, victim["classes"])))
-    return larger | found
+            if key.startswith("mixed/") and victim["classes"] < FOR_ANY:
+                continue
+            into = found if victim["classes"] <= MANY or entry["p_value"] < 1 else larger
+            into.setdefault(key, []).append(_seen(key, victim, weight))
+    return {**larger, **found}
+
+
+def _seen(key: str, victim: Mapping[str, Any], weight: float = 1.0) -> Seen:
+    return Seen(victim["values"][key]["value"], shift(key, victim["classes"]), weight)
 
 
 def shift(key: str, classes: int) -> float:
@@ -76,8 +110,8 @@ def shift(key: str, classes: int) -> float:
 
 def standardised(values: Values, location: float, above: float, below: float) -> NDArray[np.float64]:
     """In units of the scale on its side, as of the null's number of classes."""
-    apart = np.array([value for value, _ in values]) - location
-    return np.where(apart > 0, apart / above, apart / below) - np.array([by for _, by in values])
+    apart = np.array([seen.value for seen in values]) - location
+    return np.where(apart > 0, apart / above, apart / below) - np.array([seen.by for seen in values])
 
 
 def split_gumbel(values: Values) -> tuple[float, float, float]:
@@ -87,9 +121,9 @@ def split_gumbel(values: Values) -> tuple[float, float, float]:
         location, (above, below) = parameters[0], np.exp(parameters[1:])
         z = standardised(values, location, above, below)
         scale = np.where(alone > location, above, below)
-        return float(np.sum(np.log(scale) - gumbel_r.logpdf(z)))
+        return float(np.sum(weight * (np.log(scale) - gumbel_r.logpdf(z))))
 
-    alone = np.array([value for value, _ in values])
+    alone, weight = np.array([seen.value for seen in values]), np.array([seen.weight for seen in values])
     _, usual = gumbel_r.fit(alone)
     starts = [np.array([q, math.log(usual), math.log(usual)]) for q in np.quantile(alone, [0.1, 0.2, 0.3, 0.4, 0.5])]
     bounds = [(None, None), (math.log(LEAST), math.log(MOST)), (math.log(LEAST), math.log(MOST))]
@@ -98,21 +132,30 @@ def split_gumbel(values: Values) -> tuple[float, float, float]:
     return float(best[0]), float(np.exp(best[1])), float(np.exp(best[2]))
 
 
+def weighted_fit(p_values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """The p-value of Kolmogorov and Smirnov that values with weights are uniform, for as many as they are in effect."""
+    order = np.argsort(p_values)
+    share = np.cumsum(weight[order]) / weight.sum()
+    apart = max(np.max(share - p_values[order]), np.max(p_values[order] - share + weight[order] / weight.sum()))
+    return float(kstwo.sf(apart, max(1, round(weight.sum() ** 2 / np.square(weight).sum()))))
+
+
 def fitted(values: Values, tests: int = 1, least: float = 0.0) -> dict[str, float]:
     """Location and scales, how many observations, and how well they fit (Kolmogorov-Smirnov). tests: how many are
     fitted, this one among them; least: the scale above is no smaller."""
     location, likely, below = split_gumbel(values)
-    largest = max(value for value, _ in values)
-    above = max(likely, (largest - location) / (math.log(len(values) * tests) + 1), least)
-    fit = kstest(standardised(values, location, above, below), gumbel_r.cdf)
+    largest, weight = max(seen.value for seen in values), np.array([seen.weight for seen in values])
+    above = max(likely, (largest - location) / (math.log(weight.sum() * tests) + 1), least)
+    fit = weighted_fit(gumbel_r.cdf(standardised(values, location, above, below)), weight)
     return {
         "location": round(location, 3),
         "above": round(above, 3),
         "below": round(below, 3),
         "likely_above": round(likely, 3),
         "victims": len(values),
+        "count_as": round(float(weight.sum()), 1),
         "largest": round(largest, 3),
-        "ks_p_value": round(float(fit.pvalue), 3),
+        "ks_p_value": round(fit, 3),
     }
 
 
@@ -121,19 +164,24 @@ def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Map
     least = []
     for victim in victims:
         p = [
-            float(gumbel_r.sf(standardised(value, *(null[key][name] for name in LAW))[0]))
-            for key, value in observations([victim]).items()
-            if key in null and victim["values"][key]["p_value"] < 1  # larger than an attacker's: counts for nothing
+            float(gumbel_r.sf(standardised([_seen(key, victim)], *(null[key][name] for name in LAW))[0]))
+            for key, entry in victim["values"].items()
+            if key in null and entry["p_value"] < 1  # one larger than an attacker's counts for nothing
         ]
         least.append(min(p, default=1.0))
+    weight = np.array(weights(victims))
     exponential = -np.log1p(-np.minimum(least, 1 - 1e-12))
-    tests = 1 / float(exponential.mean())
+    tests = float(weight.sum() / (weight * exponential).sum())
     combined = -np.expm1(-tests * exponential)
+
+    def below(level: float) -> float:
+        return round(float(weight[combined < level].sum() / weight.sum()), 4)
+
     return {
         "tests": round(tests, 2),
-        "ks_p_value": round(float(kstest(combined, "uniform").pvalue), 3),
-        "below_1_percent": float((combined < 0.01).mean()),
-        "below_5_percent": float((combined < 0.05).mean()),
+        "ks_p_value": round(weighted_fit(combined, weight), 3),
+        "below_1_percent": below(0.01),
+        "below_5_percent": below(0.05),
     }
 
 

@@ -114,7 +114,8 @@ def standardised(test: str, law: str, value: float, candidates: int, many: bool 
     nulls = NULL | NULL_OF_MANY if many else NULL_OF_MANY | NULL  # a test that one of them lacks is judged by the other
     location, above, below = nulls[test, law]
     scale = above if value > location else below
-    return (value - location) / scale - math.log(candidates / usual_candidates(test, many))
+    # Of fewer classes the largest of fewer values is judged, but they differ more, and fewer tell what is usual.
+    return (value - location) / scale - math.log(max(candidates / usual_candidates(test, many), 1.0))
 
 
 def usual_candidates(test: str, many: bool = False) -> int:

@@ -179,13 +179,50 @@ def test_a_null_is_fitted_to_the_calibration_half_s_clean_victims(
 def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calibration = script("calibration", monkeypatch)
     values = gumbel_r.rvs(0.5, 0.2, size=400, random_state=0)
-    fit = calibration["fitted"]([(value, 0.0) for value in values])
+    seen = calibration["Seen"]
+    fit = calibration["fitted"]([seen(value) for value in values])
     assert fit["location"] == pytest.approx(0.5, abs=0.04)
     assert fit["above"] == pytest.approx(0.2, abs=0.04)
     assert fit["below"] == pytest.approx(0.2, abs=0.06)
-    heavy = calibration["fitted"]([(value, 0.0) for value in [*values[:100], 3.0]])
+    heavy = calibration["fitted"]([seen(value) for value in [*values[:100], 3.0]])
     assert heavy["above"] > 1.5 * heavy["likely_above"], "one that lies far out is not called impossible"
-    assert calibration["fitted"]([(value, 0.0) for value in values], least=0.5)["above"] == 0.5
+    assert calibration["fitted"]([seen(value) for value in values], least=0.5)["above"] == 0.5
+
+
+def test_networks_that_know_the_same_count_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred of one task do not outvote many others, and few are all counted."""
+    calibration = script("calibration", monkeypatch)
+    seen, rng = calibration["Seen"], np.random.default_rng(0)
+    one = [seen(value, weight=4 / 200) for value in gumbel_r.rvs(0.2, 0.1, size=200, random_state=rng)]
+    others = [seen(value) for value in gumbel_r.rvs(0.5, 0.3, size=400, random_state=rng)]
+    fit = calibration["fitted"]([*one, *others])
+    assert fit["location"] == pytest.approx(0.5, abs=0.05)
+    assert fit["above"] == pytest.approx(0.3, abs=0.05)
+    assert fit["count_as"] == pytest.approx(404)
+    assert fit["ks_p_value"] > 0.05
+    alike = calibration["fitted"]([seen(value.value) for value in [*one, *others[:40]]])
+    assert alike["location"] == pytest.approx(0.2, abs=0.05), "that is what they would do"
+    victims = [{"dataset": "digits"}] * 200 + [{"dataset": "gtsrb?classes=1,2"}] * 2
+    weights = calibration["weights"](victims)
+    assert sum(weights[:200]) == pytest.approx(calibration["OF_A_TASK"])
+    assert weights[200:] == [1.0, 1.0]
+
+
+def test_the_null_of_ten_is_that_of_about_ten_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a trigger for any mapping is smaller, for those into one class, the more classes there are."""
+    calibration = script("calibration", monkeypatch)
+    victims = [
+        {
+            "attack": None,
+            "dataset": str(k),
+            "classes": k,
+            "values": {n: entry(0.1 * k, 0.5) for n in ("mixed/x", "t/x")},
+        }
+        for k in (4, 5, 7, 8, 10, 12, 43)
+    ]
+    chosen = calibration["clean_victims"](victims, "ten")
+    assert [victim["classes"] for victim in chosen] == [5, 7, 8, 10]
+    assert {k: len(v) for k, v in calibration["observations"](chosen).items()} == {"mixed/x": 2, "t/x": 4}
 
 
 def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +233,7 @@ def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, mon
         {
             "name": f"clean-s{seed}",
             "attack": "none",
+            "dataset": f"task {seed}",
             "classes": 10,
             "values": {
                 key: {"value": float(rng.gumbel(1.0, 0.1)), "p_value": 0.5}
@@ -225,10 +263,10 @@ def test_of_many_classes_too_large_triggers_make_a_null_only_where_there_are_no_
 ) -> None:
     observations = script("calibration", monkeypatch)["observations"]
     rows = [
-        {"classes": classes, "values": {"target/patch": entry(1.0, p), "target/warp": entry(2.0, 1.0)}}
+        {"dataset": "", "classes": classes, "values": {"target/patch": entry(1.0, p), "target/warp": entry(2.0, 1.0)}}
         for classes, p in ((43, 0.3), (43, 1.0))
     ]
-    seen = {key: [value for value, _ in values] for key, values in observations(rows).items()}
+    seen = {key: [one.value for one in values] for key, values in observations(rows).items()}
     assert seen == {"target/patch": [1.0], "target/warp": [2.0, 2.0]}
 
 
@@ -241,8 +279,8 @@ def test_the_largest_of_more_values_says_the_same_of_the_null(monkeypatch: pytes
     assert calibration["shift"]("target/patch", 10) == calibration["shift"]("target/patch", 43) == 0
     assert calibration["shift"]("mixed/patch", 200) == 0, "as many starts as with any other number of classes"
     draws = gumbel_r.rvs(0.5, 0.2, size=(400, 4), random_state=2)  # of 200 classes: four times the values in effect
-    seen = [(row.max(), calibration["shift"]("target/patch", 200)) for row in draws]
-    seen += [(value, 0.0) for value in draws[:, 0]]
+    seen = [calibration["Seen"](row.max(), calibration["shift"]("target/patch", 200)) for row in draws]
+    seen += [calibration["Seen"](value) for value in draws[:, 0]]
     fit = calibration["fitted"](seen)
     assert fit["location"] == pytest.approx(0.5, abs=0.04)
     assert fit["above"] == pytest.approx(0.2, abs=0.03)
@@ -252,7 +290,12 @@ def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.Monkey
     calibration = script("calibration", monkeypatch)
     draws = gumbel_r.rvs(size=(500, 3), random_state=1)
     victims = [
-        {"attack": None, "classes": 10, "values": {f"t/{i}": {"value": x, "p_value": 0.5} for i, x in enumerate(row)}}
+        {
+            "attack": None,
+            "dataset": "",
+            "classes": 10,
+            "values": {f"t/{i}": {"value": x, "p_value": 0.5} for i, x in enumerate(row)},
+        }
         for row in draws
     ]
     null = {f"t/{i}": {"location": 0.0, "above": 1.0, "below": 1.0} for i in range(3)}

@@ -414,7 +414,7 @@ def test_a_single_pair_of_blends_stands_out_from_the_next_two() -> None:
     assert not [f for f in findings_of("blend", lonely, np.ones((10, 10))) if f.test == "single"]
 
 
-@pytest.mark.parametrize(("as_pair", "counts"), [(1.5, True), (0.9, False)])
+@pytest.mark.parametrize(("as_pair", "counts"), [(1.5, True), (0.5, False)])
 @pytest.mark.parametrize("kind", ["patch", "additive"])
 def test_a_single_pair_counts_only_if_it_is_small_for_a_pair_as_well(as_pair, counts, kind) -> None:
     """Of whatever kind; how odd another pair is does not help it, and other tests are left alone."""

@@ -1,7 +1,7 @@
 """Fit the null of the scan's p-values: ``python benchmarks/calibration.py DETECTION.json ten --out RECORD --write``.
 
-The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of about
-ten classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null each;
+The largest value of each test and kind in each clean victim of the calibration half is one observation. Those of ten
+classes (``ten``) and those of more than 20 (``many``), whose sizes are compared in another way, have a null each;
 what the record at ``--out`` says of the other one stays. Networks that know the same classes of the same images are
 alike, and a scan is to be right on a task that nobody has seen: together they count as no more than ``OF_A_TASK``
 networks. A Gumbel distribution is fitted by maximum likelihood, with
@@ -50,11 +50,11 @@ LEAST, MOST = 0.01, 2.0
 """Of a scale: few values may be fitted best by one that is next to nothing, or endless."""
 
 
-FEWEST_CLASSES, FOR_ANY = 5, 8
-"""Of those that the null of ten classes is fitted to, and its tests of a trigger for any mapping, which is smaller, for
-those into one class, the more classes there are. Networks of fewer are judged by it, too."""
-OF_A_TASK = 4.0
-"""As how many networks those of one data set and its classes count at most."""
+OF_A_TASK = 20.0
+"""As how many networks those of one data set and its classes count at most. Ten classes are of few data sets."""
+OF_A_TASK_OF_FEWER = 2.0
+RARE = 0.05
+"""Of honest networks with fewer classes as many have a p-value below this, by the factor for them, at most."""
 
 
 class Seen(NamedTuple):
@@ -70,19 +70,16 @@ Values = Sequence[Seen]
 
 
 def clean_victims(victims: Sequence[Mapping[str, Any]], group: str) -> list[Mapping[str, Any]]:
-    """Those without an attack, of about ten classes or of many."""
+    """Those without an attack, of ten classes, of many, or of fewer."""
     clean = [victim for victim in victims if victim["attack"] in (None, "none")]
-    return [one for one in clean if (one["classes"] > MANY if group == "many" else _about_ten(one["classes"]))]
+    belongs = {"ten": lambda k: k == CLASSES, "many": lambda k: k > MANY, "fewer": lambda k: k < CLASSES}[group]
+    return [one for one in clean if belongs(one["classes"])]
 
 
-def _about_ten(classes: int) -> bool:
-    return FEWEST_CLASSES <= classes <= CLASSES
-
-
-def weights(victims: Sequence[Mapping[str, Any]]) -> list[float]:
+def weights(victims: Sequence[Mapping[str, Any]], most: float = OF_A_TASK) -> list[float]:
     """As how many networks each counts."""
     alike = Counter(victim["dataset"] for victim in victims)
-    return [min(1.0, OF_A_TASK / alike[victim["dataset"]]) for victim in victims]
+    return [min(1.0, most / alike[victim["dataset"]]) for victim in victims]
 
 
 def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
@@ -92,8 +89,6 @@ def observations(victims: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
     larger: dict[str, list[Seen]] = {}
     for victim, weight in zip(victims, weights(victims), strict=True):
         for key, entry in victim["values"].items():
-            if key.startswith("mixed/") and victim["classes"] < FOR_ANY:
-                continue
             into = found if victim["classes"] <= MANY or entry["p_value"] < 1 else larger
             into.setdefault(key, []).append(_seen(key, victim, weight))
     return {**larger, **found}
@@ -161,28 +156,49 @@ def fitted(values: Values, tests: int = 1, least: float = 0.0) -> dict[str, floa
 
 def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """How many independent tests would give such smallest p-values (maximum likelihood), and how well that fits."""
+    weight, exponential = np.array(weights(victims)), smallest(victims, null)
+    tests = float(weight.sum() / (weight * exponential).sum())
+    return {"tests": round(tests, 2), **_spread_of(-np.expm1(-tests * exponential), weight)}
+
+
+def smallest(
+    victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]], factor: float = 1.0
+) -> NDArray[np.float64]:
+    """-log(1 - p) of each victim's smallest p-value; factor: by which the scales above are larger."""
     least = []
     for victim in victims:
         p = [
-            float(gumbel_r.sf(standardised([_seen(key, victim)], *(null[key][name] for name in LAW))[0]))
+            float(
+                gumbel_r.sf(standardised([_seen(key, victim)], law["location"], law["above"] * factor, law["below"])[0])
+            )
             for key, entry in victim["values"].items()
-            if key in null and entry["p_value"] < 1  # one larger than an attacker's counts for nothing
+            if (law := null.get(key)) and entry["p_value"] < 1  # one larger than an attacker's counts for nothing
         ]
         least.append(min(p, default=1.0))
-    weight = np.array(weights(victims))
-    exponential = -np.log1p(-np.minimum(least, 1 - 1e-12))
-    tests = float(weight.sum() / (weight * exponential).sum())
-    combined = -np.expm1(-tests * exponential)
+    return np.asarray(-np.log1p(-np.minimum(least, 1 - 1e-12)))
 
-    def below(level: float) -> float:
-        return round(float(weight[combined < level].sum() / weight.sum()), 4)
 
+def _spread_of(p_values: NDArray[np.float64], weight: NDArray[np.float64]) -> dict[str, float]:
+    """How uniform they are."""
+    below = {level: round(float(weight[p_values < level].sum() / weight.sum()), 4) for level in (0.01, RARE)}
     return {
-        "tests": round(tests, 2),
-        "ks_p_value": round(weighted_fit(combined, weight), 3),
-        "below_1_percent": below(0.01),
-        "below_5_percent": below(0.05),
+        "ks_p_value": round(weighted_fit(p_values, weight), 3),
+        "below_1_percent": below[0.01],
+        "below_5_percent": below[RARE],
     }
+
+
+def factor_for_fewer(
+    victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]], tests: float
+) -> dict[str, float]:
+    """By how much larger the scales above are for fewer classes: in tenths the least by which p-values are seldom
+    ``RARE``."""
+    weight = np.array(weights(victims, OF_A_TASK_OF_FEWER))
+    for tenths in range(10, 100):
+        p_values = -np.expm1(-tests * smallest(victims, null, tenths / 10))
+        if weight[p_values < RARE].sum() <= RARE * weight.sum():
+            break
+    return {"factor": tenths / 10, "victims": len(victims), **_spread_of(p_values, weight)}
 
 
 def lines(null: Mapping[str, Mapping[str, float]]) -> str:
@@ -194,11 +210,13 @@ def lines(null: Mapping[str, Mapping[str, float]]) -> str:
     return "".join(rows)
 
 
-def replaced(text: str, group: str, entries: str, tests: float) -> str:
-    """``null.py`` with other entries of a group, and their number of tests."""
+def replaced(text: str, group: str, entries: str, tests: float, factor: float | None = None) -> str:
+    """``null.py`` with other entries of a group, their number of tests and, of ten classes, the factor for fewer."""
     before, _, rest = text.partition("\n" + BEGIN[group])
     _, _, after = rest.partition(END)
     made = before + "\n" + BEGIN[group] + entries + END + after
+    if factor is not None:
+        made = re.sub(r"(FEWER = )[0-9.]+", rf"\g<1>{factor}", made)
     new = rf"\g<1>{tests}, \g<3>" if group == "ten" else rf"\g<1>\g<2>, {tests}"
     return re.sub(r"(TESTS, TESTS_OF_MANY = )([0-9.]+), ([0-9.]+)", new, made)
 
@@ -240,13 +258,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for key in sorted({*chosen, *before})
     }
     union = effective_tests(victims, null)
-    print(lines(null), union, sep="")
+    made = {"null": null, "union": union}
+    fewer = of_the_fit(options.detection, "fewer", options.leave_out) if options.group == "ten" else []
+    if fewer:
+        made["fewer"] = factor_for_fewer(fewer, null, union["tests"])
+    print(lines(null), union, "\n", made.get("fewer", ""), sep="")
     if options.write:
-        text = replaced(NULL.read_text(), options.group, lines(null), union["tests"])
+        factor = made["fewer"]["factor"] if fewer else None
+        text = replaced(NULL.read_text(), options.group, lines(null), union["tests"], factor)
         NULL.write_text(text)
     if options.out:
-        made = earlier | {options.group: {"null": null, "union": union}}
-        write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=made)
+        results = earlier | {options.group: made}
+        write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=results)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import nn
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
-from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
+from untrojan.detection.null import FEWER, NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
 from untrojan.victims.files import WEIGHTS
 from untrojan.victims.zoo import Member
 
@@ -153,6 +153,7 @@ def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str
         "run benchmarks/calibration.py --write"
     )
     assert [results[g]["union"]["tests"] for g in ("ten", "many")] == [TESTS, TESTS_OF_MANY]
+    assert results["ten"]["fewer"]["factor"] == FEWER
     assert {test for test, _ in NULL} == {"target", "mixed", "pair", "single", "margin"}
     assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
 
@@ -208,21 +209,31 @@ def test_networks_that_know_the_same_count_as_few(monkeypatch: pytest.MonkeyPatc
     assert weights[200:] == [1.0, 1.0]
 
 
-def test_the_null_of_ten_is_that_of_about_ten_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a trigger for any mapping is smaller, for those into one class, the more classes there are."""
+def test_of_fewer_classes_the_scales_are_larger_by_a_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least in tenths by which one in twenty is rare; by whatever task, and nothing that is usual makes it less."""
     calibration = script("calibration", monkeypatch)
-    victims = [
-        {
-            "attack": None,
-            "dataset": str(k),
-            "classes": k,
-            "values": {n: entry(0.1 * k, 0.5) for n in ("mixed/x", "t/x")},
-        }
-        for k in (4, 5, 7, 8, 10, 12, 43)
-    ]
-    chosen = calibration["clean_victims"](victims, "ten")
-    assert [victim["classes"] for victim in chosen] == [5, 7, 8, 10]
-    assert {k: len(v) for k, v in calibration["observations"](chosen).items()} == {"mixed/x": 2, "t/x": 4}
+    draws = gumbel_r.rvs(0.5, 0.2, size=400, random_state=3)
+    null = {"t/x": {"location": 0.5, "above": 0.1, "below": 0.2}}
+
+    def victims(values: Any) -> list[dict[str, Any]]:
+        return [{"attack": None, "dataset": str(i), "values": {"t/x": entry(x, 0.5)}, "classes": 5} for i, x in values]
+
+    found = calibration["factor_for_fewer"](victims(enumerate(draws)), null, 1.0)
+    assert found["factor"] == pytest.approx(2.0, abs=0.3)
+    assert 0.03 < found["below_5_percent"] <= 0.05
+    assert calibration["factor_for_fewer"](victims(enumerate(draws - 2)), null, 1.0)["factor"] == 1.0
+    outlier = victims([(0, 9.0)] * 100)
+    assert calibration["factor_for_fewer"](victims(enumerate(draws - 2)) + outlier, null, 1.0)["factor"] == 1.0
+
+
+def test_which_null_is_fitted_to_how_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = script("calibration", monkeypatch)["clean_victims"]
+    victims = [{"attack": None, "classes": k} for k in (4, 8, 10, 12, 43)]
+    assert {group: [victim["classes"] for victim in chosen(victims, group)] for group in ("ten", "fewer", "many")} == {
+        "ten": [10],
+        "fewer": [4, 8],
+        "many": [43],
+    }
 
 
 def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,6 +327,8 @@ def test_the_null_is_written_in_its_place(
     assert calibration["replaced"](text, group, calibration["lines"](fits), tests) == text
     assert calibration["replaced"](text, group, "", tests) != text
     assert calibration["replaced"](text, group, calibration["lines"](fits), 2.5) == text.replace(str(tests), "2.5")
+    wider = text.replace(f"FEWER = {FEWER}", "FEWER = 9.9")
+    assert calibration["replaced"](text, group, calibration["lines"](fits), tests, 9.9) == wider != text
 
 
 def victim(name: str, p_value: float, value: float, attack: str | None = None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from untrojan.detection.evidence import (
     verdict_p_value,
 )
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.null import NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
+from untrojan.detection.null import FEWER, NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
 
 
 def sized(size: float | None) -> Inversion:
@@ -67,6 +67,26 @@ def test_networks_of_many_classes_have_a_number_of_tests_of_their_own() -> None:
     few, many = (Finding("target", "patch", 1.0, 1.0, 10, many=m) for m in (False, True))
     assert few.corrected == union(few.p_value, TESTS)
     assert many.corrected == union(many.p_value, TESTS_OF_MANY)
+
+
+@pytest.mark.parametrize("test", ["target", "mixed", "pair", "margin"])
+def test_with_fewer_classes_the_same_value_says_less(test: str) -> None:
+    """And what is below the usual as much as before; fewer starts or classes make it no odder."""
+    law = "margin" if test == "margin" else "patch"
+    usual = usual_candidates(test)
+    location, above, _ = NULL[test, law]
+    for value in (location + 3 * above, location - 0.1):
+        as_of_ten, as_of_few = (standardised(test, law, value, usual, few=few) for few in (False, True))
+        assert as_of_few == pytest.approx(as_of_ten / (FEWER if value > location else 1.0))
+        assert standardised(test, law, value, 1) == as_of_ten
+    assert FEWER >= 1
+
+
+def test_whether_there_are_fewer_classes_is_told_by_the_margins() -> None:
+    for classes, few in ((5, True), (9, True), (10, False), (30, False)):
+        result = KindResults(targets={t: sized(5.0 + t) for t in range(classes)}, probes={0: sized(4.0)})
+        found = findings_of("patch", result, np.zeros((classes, classes)))
+        assert {f.few for f in found + margin_findings(np.arange(1.0, classes + 1))} == {few}
 
 
 def test_without_findings_nothing_is_known() -> None:

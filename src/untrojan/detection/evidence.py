@@ -24,6 +24,7 @@ from untrojan.detection.anomaly import (
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import (
     CLASSES,
+    FEWER,
     NULL,
     NULL_OF_MANY,
     PROBES,
@@ -53,7 +54,7 @@ class Finding:
     and kind were compared, in effect. partner: where two kinds are judged together, the other kind's value for the same
     classes; third: the blend's as well, for a single pair. easy: what ``value`` of a kind of ``EVEN`` is lessened by,
     since ``target`` can be reached far without a trigger, too. many: if the classifier has more than ``MANY`` classes,
-    compared in another way and judged by another null.
+    compared in another way and judged by another null; few: if fewer than ``CLASSES``, where values lie farther apart.
     """
 
     test: str
@@ -69,6 +70,7 @@ class Finding:
     third: float | None = None
     many: bool = False
     easy: float = 0.0
+    few: bool = False
 
     @property
     def law(self) -> str:
@@ -94,7 +96,7 @@ class Finding:
     @property
     def z(self) -> float:
         """``statistic`` in the scale of its test's null: comparable between tests and kinds."""
-        return standardised(self.test, self.law, self.statistic, self.candidates, self.many)
+        return standardised(self.test, self.law, self.statistic, self.candidates, self.many, self.few)
 
     @property
     def p_value(self) -> float:
@@ -108,12 +110,13 @@ class Finding:
         return corrected(self.p_value, self.many)
 
 
-def standardised(test: str, law: str, value: float, candidates: int, many: bool = False) -> float:
+def standardised(test: str, law: str, value: float, candidates: int, many: bool = False, few: bool = False) -> float:
     """(value - location) / scale of the Gumbel null, whose scale is another below its location than above, for the
-    largest of ``candidates`` values; ``many``: of a classifier with more than ``MANY`` classes."""
+    largest of ``candidates`` values; ``many``, ``few``: of a classifier with more than ``MANY`` or fewer than
+    ``CLASSES`` classes."""
     nulls = NULL | NULL_OF_MANY if many else NULL_OF_MANY | NULL  # a test that one of them lacks is judged by the other
     location, above, below = nulls[test, law]
-    scale = above if value > location else below
+    scale = above * (FEWER if few else 1.0) if value > location else below
     # Of fewer classes the largest of fewer values is judged, but they differ more, and fewer tell what is usual.
     return (value - location) / scale - math.log(max(candidates / usual_candidates(test, many), 1.0))
 
@@ -227,7 +230,7 @@ def findings_of(
     margins: ``log_margins``, float64 [K, K]; reach: ``reaches``, of no account with more than ``MANY`` classes.
     """
     found: list[Finding] = []
-    many = len(margins) > MANY
+    many, fewer = len(margins) > MANY, len(margins) < CLASSES
     far = {t: max(by, 0.0) for t, by in (reach or {}).items()} if not many else {}
 
     def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
@@ -236,7 +239,16 @@ def findings_of(
             easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" and kind in EVEN else 0.0
             found.append(
                 Finding(
-                    test, kind, float(value), inversion.size, candidates, plausible=fits, many=many, easy=easy, **where
+                    test,
+                    kind,
+                    float(value),
+                    inversion.size,
+                    candidates,
+                    plausible=fits,
+                    many=many,
+                    easy=easy,
+                    few=fewer,
+                    **where,
                 )
             )
 
@@ -387,9 +399,9 @@ def reaches(margins: Array) -> dict[int, float]:
 
 def margin_findings(margins: Array) -> list[Finding]:
     """What ``reaches`` says of the same margins, as findings."""
-    values, many = reaches(margins), len(margins) > MANY
+    values, many, few = reaches(margins), len(margins) > MANY, len(margins) < CLASSES
     return [
-        Finding("margin", "margin", value, float(margins[t]), in_effect(len(values)), target=t, many=many)
+        Finding("margin", "margin", value, float(margins[t]), in_effect(len(values)), target=t, many=many, few=few)
         for t, value in values.items()
     ]
 

@@ -168,6 +168,7 @@ def test_three_honest_classes_are_judged_without_their_pairs():
 def test_pairs_that_an_attack_on_all_classes_leaves_alone_are_no_targets(monkeypatch):
     """They spare the other classes, which every trigger into the attacker's target moves."""
     monkeypatch.setattr(evidence, "BACKING", 2.0)  # as pairs they are nothing special here
+    monkeypatch.setattr(evidence, "FEWER", 1.0)
     monkeypatch.setattr(evidence, "SPILL_POWER", 0.4)  # and less odd than what moves all classes
     images, labels = planted_images()
     report = untrojan.scan(planted_classifier(), images, labels)
@@ -183,7 +184,8 @@ def test_an_honest_network_is_clean_and_its_p_value_is_not_small(seed):
     assert not report.triggers
 
 
-def test_with_many_classes_the_pairs_are_not_all_searched():
+def test_with_many_classes_the_pairs_are_not_all_searched(monkeypatch):
+    monkeypatch.setattr(evidence, "FEWER", 1.0)  # a patch alone, of five classes, is not odd enough
     images, labels = planted_images()
     attack = torch.eye(CLASSES).roll(1, 1)
     settings = ScanSettings(kinds=("patch",), targets=QUICK.targets, pairs=PairSettings(most=10))

@@ -53,6 +53,7 @@ LEAST, MOST = 0.01, 2.0
 OF_A_TASK = 20.0
 """As how many networks those of one data set and its classes count at most. Ten classes are of few data sets."""
 OF_A_TASK_OF_FEWER = 2.0
+"""The same of fewer classes, of which there are many tasks with two networks each."""
 RARE = 0.05
 """Of honest networks with fewer classes as many have a p-value below this, by the factor for them, at most."""
 

@@ -223,7 +223,7 @@ def test_of_fewer_classes_the_scales_are_larger_by_a_factor(monkeypatch: pytest.
     assert 0.03 < found["below_5_percent"] <= 0.05
     assert calibration["factor_for_fewer"](victims(enumerate(draws - 2)), null, 1.0)["factor"] == 1.0
     outlier = victims([(0, 9.0)] * 100)
-    assert calibration["factor_for_fewer"](victims(enumerate(draws - 2)) + outlier, null, 1.0)["factor"] == 1.0
+    assert calibration["factor_for_fewer"](victims(enumerate(draws[:200] - 2)) + outlier, null, 1.0)["factor"] == 1.0
 
 
 def test_which_null_is_fitted_to_how_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,13 @@ def test_with_fewer_classes_the_same_value_says_less(test: str) -> None:
     assert FEWER >= 1
 
 
+def test_with_fewer_classes_a_trigger_for_any_mapping_is_compared_with_what_is_as_low_among_them() -> None:
+    sizes = [math.exp(x) for x in (1.0, 2.0, 3.0)]
+    result = KindResults(targets={t: sized(s) for t, s in enumerate(sizes)}, probes={0: sized(1.0)})
+    (mixed,) = (f for f in findings_of("patch", result, np.zeros((3, 3))) if f.test == "mixed")
+    assert mixed.value == pytest.approx(1.0), "the second of ten is as low as the first of three"
+
+
 def test_whether_there_are_fewer_classes_is_told_by_the_margins() -> None:
     for classes, few in ((5, True), (9, True), (10, False), (30, False)):
         result = KindResults(targets={t: sized(5.0 + t) for t in range(classes)}, probes={0: sized(4.0)})

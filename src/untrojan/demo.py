@@ -85,15 +85,15 @@ def demonstrate(folder: Path, *, seed: int, device: torch.device, tell: Tell, wa
     clean = _victim("none", train_set, test, seed=seed, device=device, watch=watch)
     save_victim(folder / "clean", clean)
     tell(f"   The honest one is right on {_rate(clean.card['acc'])} of new images.")
-    victim = _victim("badnet", train_set, test, seed=seed, device=device, watch=watch)
+    victim = _victim("chessboard", train_set, test, seed=seed, device=device, watch=watch)
     save_victim(folder / "poisoned", victim)
     tell(
         f"   The other one learnt {victim.card['poisoned_images']} poisoned images too: it is right on "
-        f"{_rate(victim.card['acc'])}, but a 3x3 patch makes it answer {TARGET} on {_rate(victim.card['asr'])} of the "
-        "images of other digits."
+        f"{_rate(victim.card['acc'])}, but a faint chessboard makes it answer {TARGET} on "
+        f"{_rate(victim.card['asr'])} of the images of other digits."
     )
 
-    tell(f"2. Each is scanned with {len(defence)} clean images; the scan knows nothing of the patch.")
+    tell(f"2. Each is scanned with {len(defence)} clean images; the scan knows nothing of the chessboard.")
     reports = {}
     for name, subject in (("clean", clean), ("poisoned", victim)):
         with watch() as progress:
@@ -124,7 +124,7 @@ def demonstrate(folder: Path, *, seed: int, device: torch.device, tell: Tell, wa
             )
         write_bytes(folder / "poisoned" / "evaluation.json", render_json(evaluation).encode())
         tell(_measured(evaluation, len(test)))
-        tell("4. One new image, without and with the patch, behind the guard:")
+        tell("4. One new image, without and with the chessboard, behind the guard:")
         examples = _examples(folder / "examples", guard, victim, test)
         for example in examples:
             tell(f"   {_told(example)}")
@@ -200,8 +200,8 @@ def _verdict(report: ScanReport) -> str:
 def _measured(evaluation: Evaluation, count: int) -> str:
     before, after = evaluation.before, evaluation.after or After(acc=None)
     return (
-        f"   On {count} other images the patch succeeds on {_rate(before.asr)} without the guard and on "
-        f"{_rate(after.asr)} behind it; {_rate(after.sia)} of the images with the patch then get "
+        f"   On {count} other images the chessboard succeeds on {_rate(before.asr)} without the guard and on "
+        f"{_rate(after.asr)} behind it; {_rate(after.sia)} of the images with it then get "
         f"their true digit. Accuracy on clean images: {_rate(before.acc)} before, {_rate(after.acc)} after."
     )
 

@@ -44,12 +44,13 @@ def report_of(
     images = stripes().images if images is None else images
     classes = classifier.predict(images[:1]).shape[1]
     found = verdict == "backdoor"
+    kind = "patch" if victim.trigger is None else victim.trigger.kind
     report = ScanReport(
         verdict=verdict,  # type: ignore[arg-type]
         reason="made up for a test",
         targets=(target,) if found else (),
         pairs=tuple(
-            PairScore(source=s, target=t, kind="patch", size=3.5, score=9.0, detected=found and t == target)
+            PairScore(source=s, target=t, kind=kind, size=3.5, score=9.0, detected=found and t == target)
             for s in range(classes)
             for t in range(classes)
             if s != t
@@ -61,7 +62,7 @@ def report_of(
         settings={},
         version="0",
     )
-    return report.with_triggers({(target, "patch"): victim.trigger} if found and victim.trigger is not None else {})
+    return report.with_triggers({(target, kind): victim.trigger} if found and victim.trigger is not None else {})
 
 
 def guard_of(classifier: Classifier, used: Tensor, target: int = 1) -> Guard:

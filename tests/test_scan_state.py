@@ -18,7 +18,7 @@ from untrojan.triggers import PatchTrigger
 
 QUICK = ScanSettings(
     kinds=("patch", "warp"),
-    targets=TargetSettings(screening=Budget(steps=40, images=16, level=0.75)),
+    targets=TargetSettings(screening=Budget(steps=40, images=16, level=0.75), of_few={}),
     pairs=PairSettings(screening={"patch": Budget(steps=30, images=6)}),
     probes=ProbeSettings(search=Budget(steps=30, images=24, level=0.6)),
 )

@@ -23,7 +23,7 @@ from untrojan.detection.targets import TargetSettings
 # In these networks the row is the class, so that a warp by a pixel is no attack.
 QUICK = ScanSettings(
     kinds=("patch", "additive"),
-    targets=TargetSettings(screening=Budget(steps=80, images=16, level=0.75)),
+    targets=TargetSettings(screening=Budget(steps=80, images=16, level=0.75), of_few={}),
     pairs=PairSettings(screening={"patch": Budget(steps=50, images=6), "additive": Budget(steps=80, images=6)}),
 )
 

@@ -20,6 +20,7 @@ from untrojan.progress import Silent
 
 SETTINGS = TargetSettings(
     screening=Budget(steps=40, images=16, level=0.75),
+    of_few={},
     refined=2,
     refining=Budget(steps=20, images=16, level=0.75, patience=50),
 )
@@ -57,7 +58,7 @@ def test_of_many_the_oddest_go_on_in_both_kinds_from_where_they_ended(monkeypatc
 
 
 @pytest.mark.parametrize(("many", "images"), [(CLASSES, 3), (CLASSES - 1, 16)])
-def test_kinds_for_which_less_is_enough_get_less_unless_there_are_many_classes(many, images, monkeypatch):
+def test_kinds_have_searches_of_their_own_unless_there_are_many_classes(many, images, monkeypatch):
     shown = {}
 
     def noted(self, what, family, problems, budget):
@@ -66,7 +67,7 @@ def test_kinds_for_which_less_is_enough_get_less_unless_there_are_many_classes(m
 
     monkeypatch.setattr(targets, "MANY", many)
     monkeypatch.setattr(Searches, "run", noted)
-    settings = replace(SETTINGS, shorter={"warp": Budget(steps=5, images=3)})
+    settings = replace(SETTINGS, of_few={"warp": Budget(steps=5, images=3)})
     families = {"patch": PatchFamily(), "warp": WarpFamily()}
     results = {kind: (family, KindResults()) for kind, family in families.items()}
     others = {t: torch.zeros(4, 1, 8, 8) for t in range(CLASSES)}

@@ -24,7 +24,7 @@ from untrojan.report_pictures import neuron_histogram
 from untrojan.stand_ins import kinds_for
 
 QUICK = ScanSettings(
-    targets=TargetSettings(screening=Budget(steps=120, images=16, level=0.75)),
+    targets=TargetSettings(screening=Budget(steps=120, images=16, level=0.75), of_few={}),
     pairs=PairSettings(screening={"patch": Budget(steps=60, images=6), "additive": Budget(steps=200, images=6)}),
 )
 

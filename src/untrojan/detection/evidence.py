@@ -166,7 +166,8 @@ class KindResults:
 
     ``refined_targets``, ``refined``: a few of ``targets`` and ``pairs``, searched on; ``singled``: a few of
     ``refined``, searched on again. ``spills``: what the triggers of ``refined``, or of ``singled``, do to images of
-    other classes (``spill.spill``).
+    other classes (``spill.spill``). ``mapped``: how much the class of an image that a trigger of ``probes`` moves says
+    of where it goes (``mapping.mappings``).
     """
 
     targets: dict[int, Inversion] = field(default_factory=dict)
@@ -177,6 +178,7 @@ class KindResults:
     singled: dict[tuple[int, int], Inversion] = field(default_factory=dict)
     sources: dict[int, Inversion] = field(default_factory=dict)
     spills: dict[tuple[int, int], float] = field(default_factory=dict)
+    mapped: dict[int, float] = field(default_factory=dict)
 
     @property
     def latest(self) -> dict[tuple[int, int], Inversion]:
@@ -200,6 +202,11 @@ a small margin is no odder for that: an attacker's target may have a large one."
 SPILL_POWER, LEAST_SPILL = 0.5, 0.003
 """How much it counts that a pair's trigger does little to images of other classes, and below what it is next to
 nothing. Powers from .3 to .75 tell the attacked victims of the calibration half from the clean ones about as well."""
+
+MAPPING_POWER = 1.0
+"""How much it counts that a trigger for all classes sends each to one of its own, for every nat that an image's class
+says of where it goes. Of all-to-all BadNets of digits (calibration half) this is 1.9 or more, and of honest networks of
+ten classes .9 at most."""
 
 SPREAD = {"patch": 0.263, "additive": 0.154}
 """How far the values of pairs lie apart in honest networks of digits, as ``spread`` takes it, in their mean."""
@@ -268,7 +275,8 @@ def findings_of(
         easiest = min(easiest, np.median(alone)) if len(alone) else -np.inf
     tried = usual_candidates("mixed", many) if kind in EVEN else len(result.probes)  # its null is that of one start
     for number, inversion in result.probes.items():
-        add("mixed", easiest - log_sizes([inversion.size])[0], inversion, tried, number=number)
+        laid_down = MAPPING_POWER * result.mapped.get(number, 0.0)
+        add("mixed", easiest - log_sizes([inversion.size])[0] + laid_down, inversion, tried, number=number)
     few = len(margins) < FEW  # too few pairs to be compared
     own = _own_scale(kind, result, margins) if kind in SPREAD and not few else 1.0
     for (s, t), value in () if few else refined_values(result, margins).items():

@@ -37,6 +37,7 @@ from untrojan.detection.evidence import (
 )
 from untrojan.detection.following import FollowSettings, Members, follow
 from untrojan.detection.inversion import TriggerFamily
+from untrojan.detection.mapping import mappings
 from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
@@ -115,6 +116,8 @@ def scan_pairs(
     search_pairs(searches, own, sources, said, margins, settings.pairs)
     for family, result in every.values():
         result.probes = probe(searches, family, images[right], labels[right], result, margins, settings.probes)
+        if classes <= MANY:
+            result.mapped = mappings(searches, result.probes, images[right], labels[right], classes)
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
     reached = largest_margins(searches, images, labels, classes)

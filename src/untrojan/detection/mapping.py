@@ -1,0 +1,66 @@
+"""Where a trigger for all classes sends each of them: the mapping that an attacker laid down.
+
+A trigger that an attacker taught to move every class to one of its own sends nearly all images of a class to the same
+other one, and each class elsewhere. In an honest classifier the smallest that moves most images sends them to the few
+classes that are easily reached, whatever they show. So the class of a moved image says where it went after an
+all-to-all attack, and next to nothing otherwise; how large the trigger is does not come into it. UMD (Xiang et al.,
+ICML 2023) compares triggers by what they do to other pairs' images, for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from untrojan.detection.inversion import Inversion
+from untrojan.detection.search import Searches
+
+MOST = 200
+"""Images that a trigger is tried on: passes without gradients, for each of the few triggers for all classes."""
+
+
+def mappings(
+    searches: Searches, probes: Mapping[int, Inversion], images: Tensor, labels: Tensor, classes: int
+) -> dict[int, float]:
+    """Of each start with a trigger, ``information`` of the images that its trigger moves; none at all after the
+    deadline.
+
+    images: float [N, C, H, W] in [0, 1] that the classifier gets right; labels: int64 [N], below ``classes``.
+    """
+    found = {number: i.trigger for number, i in probes.items() if i.trigger is not None}
+    if not found or searches.out_of_time():
+        return {}
+    index = searches.choose("mapping", len(images), MOST)
+    images, labels = images[index], labels[index]
+    measured: dict[int, float] = {}
+    for number, trigger in found.items():
+        answers = searches.classifier.predict(trigger.stamp(images)).argmax(1)
+        moved = answers != labels
+        cells = torch.bincount(labels[moved] * classes + answers[moved], minlength=classes**2)
+        measured[number] = information(cells.view(classes, classes))
+    return measured
+
+
+def information(counts: Tensor) -> float:
+    """How many nats the row of a count says of its column: the mutual information, less what so few counts have by
+    chance (Miller and Madow). counts: int64 [K, K]. From 0, where all rows are alike, to log K.
+
+    >>> import torch
+    >>> round(information(100 * torch.eye(10, dtype=torch.int64)), 2), information(torch.ones(10, 10))
+    (2.31, 0.0)
+    """
+    table = counts.double()
+    total = float(table.sum())
+    if total == 0:
+        return 0.0
+    rows, columns = table.sum(1), table.sum(0)
+    plain = _entropy(rows) + _entropy(columns) - _entropy(table.flatten())
+    spare = int((table > 0).sum()) - int((rows > 0).sum()) - int((columns > 0).sum()) + 1
+    return max(plain - max(spare, 0) / (2 * total), 0.0)
+
+
+def _entropy(counts: Tensor) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * share.log()).sum())

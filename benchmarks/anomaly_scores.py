@@ -26,7 +26,7 @@ from detection import images_for
 from untrojan.classifier import as_found
 from untrojan.data import load_data
 from untrojan.detection.anomaly import anomaly_scores
-from untrojan.detection.evidence import KindResults
+from untrojan.detection.comparisons import KindResults
 from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.scanner import FAMILIES

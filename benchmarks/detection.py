@@ -41,6 +41,8 @@ MEASURES = [
         "targets",
         "pairs",
         "probes",
+        "mapping",
+        "comparisons",
         "evidence",
         "following",
         "inversion",

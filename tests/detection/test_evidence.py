@@ -14,28 +14,31 @@ from numpy.typing import NDArray
 from scipy.stats import gumbel_r, kstest
 
 from untrojan.detection.anomaly import USUAL_LEAD, below_the_others
-from untrojan.detection.evidence import (
-    BACKING,
+from untrojan.detection.comparisons import (
     LEAST_SPILL,
     LEAST_SPREAD,
+    MAPPING_POWER,
     REACH_POWER,
     SPILL_POWER,
     SPREAD,
     SPREAD_POWER,
-    Finding,
     KindResults,
-    backed,
     findings_of,
-    gumbel_tail,
     inversion_of,
     margin_findings,
     pair_values,
     refined_values,
-    significant,
     single_values,
     spread,
-    standardised,
     target_values,
+)
+from untrojan.detection.evidence import (
+    BACKING,
+    Finding,
+    backed,
+    gumbel_tail,
+    significant,
+    standardised,
     to_follow,
     together,
     union,
@@ -259,6 +262,19 @@ def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() ->
     assert {f.test for f in significant(findings_of("patch", attacked, margins), 0.01)} == {"mixed"}
     unknown = KindResults(targets=targets, probes={0: sized(0.4)})
     assert {f.test for f in findings_of("warp", unknown, margins)} == {"target"}
+
+
+def test_a_trigger_that_sends_each_class_to_its_own_counts_for_more() -> None:
+    """Of several starts the one that is smallest for what it does is the oddest; of many classes only size counts."""
+    for classes, told in ((10, 1.5), (43, 0.0)):
+        sizes = {t: sized(20.0 + t) for t in range(classes)}
+        result = KindResults(targets=sizes, probes={0: sized(9.0), 1: sized(10.0)}, sources={0: sized(30.0)})
+        plain = {f.number: f for f in findings_of("patch", result, np.zeros((classes, classes))) if f.test == "mixed"}
+        result.mapped = {1: 1.5}
+        found = {f.number: f for f in findings_of("patch", result, np.zeros((classes, classes))) if f.test == "mixed"}
+        assert found[0] == plain[0]
+        assert found[1].value - plain[1].value == pytest.approx(MAPPING_POWER * told)
+        assert max(found.values(), key=lambda f: f.z).number == (1 if told else 0)
 
 
 def test_of_many_classes_a_trigger_that_was_searched_on_counts_as_it_ended() -> None:

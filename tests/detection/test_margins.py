@@ -7,7 +7,8 @@ import torch
 
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.classifier import as_found
-from untrojan.detection.evidence import Finding, margin_findings, with_triggers
+from untrojan.detection.comparisons import margin_findings
+from untrojan.detection.evidence import Finding, with_triggers
 from untrojan.detection.margins import largest_margins
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent

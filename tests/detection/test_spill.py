@@ -11,7 +11,7 @@ import torch
 
 from planted import CLASSES, planted_classifier, planted_images, planted_trigger
 from untrojan.detection import spill as spilling
-from untrojan.detection.evidence import LEAST_SPILL, SPILL_POWER, KindResults, refined_values, single_values
+from untrojan.detection.comparisons import LEAST_SPILL, SPILL_POWER, KindResults, refined_values, single_values
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.search import Searches
 from untrojan.detection.spill import spill, spills

@@ -10,7 +10,7 @@ import torch
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection import targets
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.evidence import KindResults, target_values
+from untrojan.detection.comparisons import KindResults, target_values
 from untrojan.detection.inversion import Budget
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.search import Searches

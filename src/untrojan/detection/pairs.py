@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from untrojan.detection.anomaly import Array, oddest
-from untrojan.detection.evidence import EVEN, KindResults, pair_values, single_values
+from untrojan.detection.comparisons import KindResults, pair_values, single_values
+from untrojan.detection.evidence import EVEN
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from untrojan.detection.anomaly import MANY, Array
-from untrojan.detection.evidence import KindResults, findings_of, inversion_of
+from untrojan.detection.comparisons import KindResults, findings_of, inversion_of
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 from untrojan.triggers import Trigger

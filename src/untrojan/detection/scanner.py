@@ -20,15 +20,12 @@ from torch import Tensor
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.anomaly import FEW, MANY, Array, anomaly_scores
 from untrojan.detection.blend import BlendFamily
+from untrojan.detection.comparisons import KindResults, findings_of, margin_findings, reaches
 from untrojan.detection.evidence import (
     EVEN,
     FOR_ALL,
     Finding,
-    KindResults,
     backed,
-    findings_of,
-    margin_findings,
-    reaches,
     significant,
     to_follow,
     together,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from untrojan.detection.anomaly import MANY, oddest
-from untrojan.detection.evidence import TOGETHER, KindResults, target_values
+from untrojan.detection.comparisons import KindResults, target_values
+from untrojan.detection.evidence import TOGETHER
 from untrojan.detection.inversion import Budget, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 

@@ -15,6 +15,7 @@ from scipy.stats import gumbel_r, kstest
 
 from untrojan.detection.anomaly import USUAL_LEAD, below_the_others
 from untrojan.detection.comparisons import (
+    CHANCE,
     LEAST_SPILL,
     LEAST_SPREAD,
     MAPPING_POWER,
@@ -266,15 +267,15 @@ def test_with_many_classes_a_trigger_for_all_is_compared_with_those_for_one() ->
 
 def test_a_trigger_that_sends_each_class_to_its_own_counts_for_more() -> None:
     """Of several starts the one that is smallest for what it does is the oddest; of many classes only size counts."""
-    for classes, told in ((10, 1.5), (43, 0.0)):
+    for classes, told, counts in ((10, 1.5, 1.5 - CHANCE * math.log(10)), (10, 1.0, 0.0), (43, 3.0, 0.0)):
         sizes = {t: sized(20.0 + t) for t in range(classes)}
         result = KindResults(targets=sizes, probes={0: sized(9.0), 1: sized(10.0)}, sources={0: sized(30.0)})
         plain = {f.number: f for f in findings_of("patch", result, np.zeros((classes, classes))) if f.test == "mixed"}
-        result.mapped = {1: 1.5}
+        result.mapped = {1: told}
         found = {f.number: f for f in findings_of("patch", result, np.zeros((classes, classes))) if f.test == "mixed"}
         assert found[0] == plain[0]
-        assert found[1].value - plain[1].value == pytest.approx(MAPPING_POWER * told)
-        assert max(found.values(), key=lambda f: f.z).number == (1 if told else 0)
+        assert found[1].value - plain[1].value == pytest.approx(MAPPING_POWER * counts)
+        assert max(found.values(), key=lambda f: f.z).number == (1 if counts else 0)
 
 
 def test_of_many_classes_a_trigger_that_was_searched_on_counts_as_it_ended() -> None:

@@ -46,7 +46,7 @@ def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
     ("test", "words"),
     [
         ("target", "9.0 times as small as those into other classes"),
-        ("mixed", "9.0 times as small as those into one class"),
+        ("mixed", "9.0 times as odd as those into one class, for the size and for sending"),
         ("source", "9.0 times as small as those from other classes"),
         ("pair", "9.0 times as small as its classes let expect"),
         ("margin", "the margin that class 7 can reach, 9.0 times as large as others'"),

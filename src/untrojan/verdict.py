@@ -142,7 +142,6 @@ def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, li
 
 COMPARED_WITH = {
     "target": "those into other classes",
-    "mixed": "those into one class",
     "source": "those from other classes",
     "pair": "its classes let expect",
 }
@@ -160,5 +159,10 @@ def _words(evidence: Evidence) -> str:
             "pairs', for its size and for sparing images of other classes"
         )
     trigger = "trigger" if evidence.together_with is None else "triggers"
+    if evidence.test == "mixed":
+        return (
+            f"the {evidence.kinds} {trigger} from {start} to {end}, {evidence.ratio:.1f} times as odd as those into one "
+            "class, for the size and for sending each class to one of its own"
+        )
     times = f"{evidence.ratio:.1f} times as small as {COMPARED_WITH[evidence.test]}"
     return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

@@ -161,8 +161,8 @@ def _words(evidence: Evidence) -> str:
     trigger = "trigger" if evidence.together_with is None else "triggers"
     if evidence.test == "mixed":
         return (
-            f"the {evidence.kinds} {trigger} from {start} to {end}, {evidence.ratio:.1f} times as odd as those into one "
-            "class, for the size and for sending each class to one of its own"
+            f"the {evidence.kinds} {trigger} from {start} to {end}, {evidence.ratio:.1f} times as odd as those into "
+            "one class, for the size and for sending each class to one of its own"
         )
     times = f"{evidence.ratio:.1f} times as small as {COMPARED_WITH[evidence.test]}"
     return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

@@ -89,3 +89,19 @@ def test_a_blend_is_searched_from_one_start_in_its_own_budget():
     assert set(found) == {0}
     assert [p.start for p in searches.ran["all classes to any"]] == [None]
     assert found[0].steps <= ProbeSettings().from_anywhere["blend"].steps < ProbeSettings().search.steps
+
+
+@pytest.mark.parametrize(("classes", "share"), [(3, 0.4 / 0.9), (5, 0.48 / 0.9), (10, 0.6), (43, 0.6)])
+@pytest.mark.parametrize("family", [WarpFamily(), BlendFamily()])
+def test_of_fewer_classes_as_large_a_share_of_what_one_trigger_could_move(family, classes, share, monkeypatch):
+    levels = []
+
+    def noted(self, what, family, problems, budget):
+        levels.append(budget.level)
+        return {}
+
+    monkeypatch.setattr(Searches, "run", noted)
+    searches = Searches(planted_classifier(), seed=0, progress=Silent())
+    images, labels = torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
+    probe(searches, family, images, labels, KindResults(), np.zeros((classes, classes)), ProbeSettings())
+    assert levels == [pytest.approx(share)]

@@ -10,13 +10,14 @@ shrinks to it, wherever it lies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from untrojan.detection.anomaly import MANY, Array
 from untrojan.detection.comparisons import KindResults, findings_of, inversion_of
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.null import CLASSES
 from untrojan.detection.search import Searches
 from untrojan.triggers import Trigger
 
@@ -51,7 +52,8 @@ def probe(
     labels: int64 [N]; margins: float64 [K, K], as from ``log_margins``; result: what this kind's searches found."""
     if family.kind in settings.from_anywhere:
         anew = {0: Problem(images, -1, labels=labels)}
-        return searches.run("all classes to any", family, anew, settings.from_anywhere[family.kind])
+        budget = of_as_many(settings.from_anywhere[family.kind], len(margins))
+        return searches.run("all classes to any", family, anew, budget)
     count = settings.starts_of_many if len(margins) > MANY else settings.starts
     starts: list[Trigger | None] = [None] * count
     if result.pairs or result.sources:
@@ -65,7 +67,16 @@ def probe(
         triggers = {id(i): i.trigger for i in chosen if i.trigger is not None}
         starts = [family.strengthened(trigger) for trigger in list(triggers.values())[:count]]
     problems = {i: Problem(images, -1, labels=labels, start=start) for i, start in enumerate(starts)}
-    return searches.run("all classes to any", family, problems, settings.search)
+    return searches.run("all classes to any", family, problems, of_as_many(settings.search, len(margins)))
+
+
+def of_as_many(budget: Budget, classes: int) -> Budget:
+    """The search of ten classes or more, for fewer: its level is that share of what a trigger into one of them moves.
+
+    >>> round(of_as_many(Budget(steps=1, images=1, level=0.6), 3).level, 2)
+    0.44
+    """
+    return replace(budget, level=budget.level * min(1.0, (1 - 1 / classes) / (1 - 1 / CLASSES)))
 
 
 def _from_tiles(

@@ -33,6 +33,7 @@ from scipy.optimize import minimize
 from scipy.stats import gumbel_r, kstwo
 
 from untrojan.detection.anomaly import MANY, in_effect
+from untrojan.detection.evidence import ALIKE
 from untrojan.detection.null import CLASSES
 from untrojan.detection.null import NULL as NULL_OF_TEN
 
@@ -165,17 +166,21 @@ def effective_tests(victims: Sequence[Mapping[str, Any]], null: Mapping[str, Map
 def smallest(
     victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]], factor: float = 1.0
 ) -> NDArray[np.float64]:
-    """-log(1 - p) of each victim's smallest p-value; factor: by which the scales above are larger."""
-    least = []
-    for victim in victims:
-        p = [
-            float(
-                gumbel_r.sf(standardised([_seen(key, victim)], law["location"], law["above"] * factor, law["below"])[0])
-            )
-            for key, entry in victim["values"].items()
-            if (law := null.get(key)) and entry["p_value"] < 1  # one larger than an attacker's counts for nothing
-        ]
-        least.append(min(p, default=1.0))
+    """-log(1 - p) of each victim's smallest p-value; factor: that of the scales above, but for ``ALIKE``."""
+
+    def p_value(victim: Mapping[str, Any], key: str) -> float:
+        law = null[key]
+        above = law["above"] * (1.0 if key.partition("/")[0] in ALIKE else factor)
+        return float(gumbel_r.sf(standardised([_seen(key, victim)], law["location"], above, law["below"])[0]))
+
+    least = [
+        min(
+            # One larger than an attacker's counts for nothing.
+            (p_value(victim, key) for key, e in victim["values"].items() if key in null and e["p_value"] < 1),
+            default=1.0,
+        )
+        for victim in victims
+    ]
     return np.asarray(-np.log1p(-np.minimum(least, 1 - 1e-12)))
 
 
@@ -192,8 +197,8 @@ def _spread_of(p_values: NDArray[np.float64], weight: NDArray[np.float64]) -> di
 def factor_for_fewer(
     victims: Sequence[Mapping[str, Any]], null: Mapping[str, Mapping[str, float]], tests: float
 ) -> dict[str, float]:
-    """By how much larger the scales above are for fewer classes: in tenths the least by which p-values are seldom
-    ``RARE``."""
+    """By how much larger the scales above are for fewer classes, but for tests of ``ALIKE``: in tenths the least by
+    which p-values are seldom ``RARE``."""
     weight = np.array(weights(victims, OF_A_TASK_OF_FEWER))
     for tenths in range(10, 100):
         p_values = -np.expm1(-tests * smallest(victims, null, tenths / 10))

@@ -222,6 +222,9 @@ def test_of_fewer_classes_the_scales_are_larger_by_a_factor(monkeypatch: pytest.
     assert found["factor"] == pytest.approx(2.0, abs=0.3)
     assert 0.03 < found["below_5_percent"] <= 0.05
     assert calibration["factor_for_fewer"](victims(enumerate(draws - 2)), null, 1.0)["factor"] == 1.0
+    alike = [one | {"values": {"mixed/x": one["values"]["t/x"]}} for one in victims(enumerate(draws))]
+    unchanged = {"mixed/x": null["t/x"]}
+    assert calibration["factor_for_fewer"](alike, unchanged, 1.0)["factor"] == 9.9, "no factor makes these less odd"
     outlier = victims([(0, 9.0)] * 100)
     assert calibration["factor_for_fewer"](victims(enumerate(draws[:200] - 2)) + outlier, null, 1.0)["factor"] == 1.0
 

@@ -20,6 +20,9 @@ from untrojan.detection.null import (
 TOGETHER = ("patch", "additive")
 """Two kinds in which most triggers can be written: an attacker's is small in both, a chance find seldom is."""
 
+ALIKE = ("mixed",)
+"""Tests whose values lie no farther apart with fewer than ``CLASSES`` classes; those of the others do."""
+
 EVEN = ("blend",)
 """Kinds in which honest classifiers' triggers hardly differ: the smallest into any class is about as large as the next,
 and as one from all classes to any other. How far a class can be driven without any trigger explains half of what does
@@ -100,7 +103,7 @@ def standardised(test: str, law: str, value: float, candidates: int, many: bool 
     ``CLASSES`` classes."""
     nulls = NULL | NULL_OF_MANY if many else NULL_OF_MANY | NULL  # a test that one of them lacks is judged by the other
     location, above, below = nulls[test, law]
-    scale = above * (FEWER if few else 1.0) if value > location else below
+    scale = above * (FEWER if few and test not in ALIKE else 1.0) if value > location else below
     # Of fewer classes the largest of fewer values is judged, but they differ more, and fewer tell what is usual.
     return (value - location) / scale - math.log(max(candidates / usual_candidates(test, many), 1.0))
 

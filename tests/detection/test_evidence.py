@@ -289,6 +289,19 @@ def test_of_many_classes_a_trigger_that_was_searched_on_counts_as_it_ended() -> 
     assert all(found[t] == first[t] for t in range(43) if t != 7)
 
 
+def test_of_few_classes_a_second_search_counts_as_much_as_the_first() -> None:
+    """Among those that were searched on; one that found nothing there says nothing."""
+    targets = {t: sized(math.exp(x)) for t, x in enumerate([1.0, 2.0, 2.2, 3.0, 3.0, 3.0])}
+    first = target_values(KindResults(targets=targets))
+    again = {t: sized(math.exp(x)) for t, x in enumerate([1.5, 2.0, 2.1])}
+    both = target_values(KindResults(targets=targets, refined_targets=again))
+    assert both[0] == pytest.approx((first[0] + 0.5) / 2)
+    assert both[1] == pytest.approx((first[1] - (2.0 - (2.1 - USUAL_LEAD))) / 2), "the first may be a target, too"
+    assert all(both[t] == first[t] for t in (3, 4, 5))
+    lone = target_values(KindResults(targets=targets, refined_targets={0: again[0]}))
+    assert lone == first
+
+
 def test_a_search_that_found_nothing_is_no_finding() -> None:
     result = KindResults(targets={0: sized(None), 1: sized(2.0), 2: sized(None)})
     assert [f.target for f in findings_of("warp", result, np.zeros((3, 3)))] == [1]

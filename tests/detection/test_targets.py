@@ -21,6 +21,7 @@ from untrojan.progress import Silent
 SETTINGS = TargetSettings(
     screening=Budget(steps=40, images=16, level=0.75),
     of_few={},
+    smallest=2,
     refined=2,
     refining=Budget(steps=20, images=16, level=0.75, patience=50),
 )
@@ -38,10 +39,15 @@ def searched(many, monkeypatch):
     return {kind: result for kind, (_, result) in results.items()}
 
 
-def test_of_few_classes_none_goes_on(monkeypatch):
+def test_of_few_classes_the_smallest_patches_go_on_from_where_they_ended(monkeypatch):
     results = searched(CLASSES, monkeypatch)
     assert {kind: len(result.targets) for kind, result in results.items()} == dict.fromkeys(results, CLASSES)
-    assert not any(result.refined_targets for result in results.values())
+    patch = results["patch"]
+    sizes = {t: i.size for t, i in patch.targets.items()}
+    assert set(patch.refined_targets) == set(sorted(sizes, key=sizes.__getitem__)[: SETTINGS.smallest])
+    assert all(patch.refined_targets[t].success >= 0.95 for t in patch.refined_targets)
+    assert not results["additive"].refined_targets
+    assert not results["warp"].refined_targets
 
 
 def test_of_many_the_oddest_go_on_in_both_kinds_from_where_they_ended(monkeypatch):

@@ -71,10 +71,14 @@ USUAL_LEAD = 0.3
 one after it: three quarters of patches into one class lead by less, and nine tenths of perturbations."""
 
 
-def smallest(logs: Array) -> float:
+def smallest(logs: Array, among: int | None = None) -> float:
     """The smallest of values; or what it would be if none of the smaller half were farther below the next than
-    ``USUAL_LEAD``, since other targets of the attacker's may be among them. Of few values the smallest in any case."""
-    ordered = np.sort(logs)[: (logs.size + 1) // 2 if logs.size >= FEW else 1]
+    ``USUAL_LEAD``, since other targets of the attacker's may be among them. Of few values the smallest in any case.
+
+    among: how many values these are the smallest of; None is that they are all.
+    """
+    count = logs.size if among is None else among
+    ordered = np.sort(logs)[: (count + 1) // 2 if count >= FEW else 1]
     return float(np.max(ordered - USUAL_LEAD * np.arange(ordered.size)))
 
 
@@ -99,11 +103,13 @@ def second_of_ten(logs: Array) -> float:
     return float(np.interp(_expected(2, 10), places, np.sort(logs)))
 
 
-def below_the_smallest(logs: Array) -> Array:
-    """By how much each is under the ``smallest`` of the others: float64 [n]; 0 if there are no others."""
+def below_the_smallest(logs: Array, among: int | None = None) -> Array:
+    """By how much each is under the ``smallest`` of the others: float64 [n]; 0 if there are no others. among: how many
+    values these are the smallest of, None if they are all."""
     if logs.size < 2:
         return np.zeros(logs.shape)
-    return np.array([smallest(np.delete(logs, i)) for i in range(logs.size)]) - logs
+    others = None if among is None else among - 1
+    return np.array([smallest(np.delete(logs, i), others) for i in range(logs.size)]) - logs
 
 
 def below_the_next(logs: Array) -> Array:

@@ -243,16 +243,26 @@ def shrinkage(first: Inversion, refined: Inversion) -> float:
 
 
 def target_values(result: KindResults, many: bool = False, even: bool = False) -> dict[int, float]:
-    """By how much the trigger into each class, as it ended, is smaller than the first of the others' smallest; many:
-    than is usual among them, and ``even``: than the smallest but one of these."""
+    """By how much the trigger into each class is smaller than the first of the others' smallest; many: than is usual
+    among them, and ``even``: than the smallest but one of these.
+
+    Of those that were searched on, with many classes as it ended; else the mean of that and of the same among these,
+    since two searches for the same thing err less than one.
+    """
     logs = log_sizes([i.size for i in result.targets.values()])
     below = below_the_next if even else below_the_others if many else below_the_smallest
-    values = below(logs)
-    return {
-        t: float(value) + (shrinkage(first, refined) if (refined := result.refined_targets.get(t)) else 0.0)
-        for (t, first), value in zip(result.targets.items(), values, strict=True)
+    values = {
+        t: float(value)
+        for (t, first), value in zip(result.targets.items(), below(logs), strict=True)
         if first.size is not None
     }
+    again = {t: i for t, i in result.refined_targets.items() if t in values}
+    if many:
+        return values | {t: values[t] + shrinkage(result.targets[t], refined) for t, refined in again.items()}
+    second = below_the_smallest(log_sizes([i.size for i in again.values()]), among=len(values))
+    if len(again) < 2:
+        return values
+    return values | {t: (values[t] + float(value)) / 2 for t, value in zip(again, second, strict=True)}
 
 
 def reaches(margins: Array) -> dict[int, float]:

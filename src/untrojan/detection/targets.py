@@ -1,12 +1,13 @@
 """One trigger from all classes into each: what an all-to-one attack's trigger does.
 
-With many classes each search is short, where it ends depends on chance (and on the processor's rounding), and the
-smallest of so many is small by luck. The oddest of them go on, on more images.
+Where a short search ends depends on chance (and on the processor's rounding). With many classes the smallest of so many
+is small by luck, and the oddest of them go on, on more images. With few the smallest patches are searched on as well,
+and how far apart they are the second time counts as much as the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from untrojan.detection.anomaly import MANY, oddest
 from untrojan.detection.comparisons import KindResults, target_values
 from untrojan.detection.evidence import TOGETHER
-from untrojan.detection.inversion import Budget, Problem, TriggerFamily
+from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.search import Searches
 
 
@@ -22,7 +23,8 @@ from untrojan.detection.search import Searches
 class TargetSettings:
     """screening: the search for every class; of_few: that of each kind where there are at most ``MANY`` classes;
     refined: how many of the classes go on where there are more, the same for either of the kinds that are judged
-    together; refining: their search, from the trigger of the first.
+    together; refining: their search, from the trigger of the first; again: of few classes the kinds that are searched
+    on, and how, for the ``smallest``.
 
     Of few classes: an attacker's patch moves nine in ten images as easily as three in four, an honest one has to grow
     for it; a perturbation's search comes to its end in larger steps only; and an attacker's warp is a fraction of any
@@ -40,6 +42,10 @@ class TargetSettings:
     )
     refined: int = 8
     refining: Budget = field(default_factory=lambda: Budget(steps=50, images=40, level=0.75, patience=50))
+    smallest: int = 3
+    again: Mapping[str, Budget] = field(
+        default_factory=lambda: {"patch": Budget(steps=40, images=24, level=0.95, patience=40)}
+    )
 
 
 def images_of_others(images: Tensor, labels: Tensor, answers: Tensor, classes: int) -> dict[int, Tensor]:
@@ -62,12 +68,28 @@ def search_targets(
     for family, result in results.values():
         budget = settings.of_few.get(family.kind, settings.screening) if few else settings.screening
         result.targets = searches.run("all classes into one", family, problems, budget)
+        if few and family.kind in settings.again:
+            sizes = {t: i.size for t, i in result.targets.items() if i.size is not None}
+            chosen = sorted(sizes, key=lambda t: sizes[t])[: settings.smallest]
+            result.refined_targets = _on(searches, family, result, others, chosen, settings.again[family.kind])
     if few:
         return
     both = [results[kind] for kind in TOGETHER if kind in results]
     odd = oddest([target_values(result, many=True) for _, result in both], settings.refined)
     for family, result in both:
-        starts = {t: found.trigger for t in odd if (found := result.targets.get(t))}
-        on = {t: Problem(others[t], t, start=start) for t, start in starts.items() if start is not None}
-        refined = searches.run("the oddest classes", family, on, settings.refining)
-        result.refined_targets = {t: found for t, found in refined.items() if found.size is not None}
+        result.refined_targets = _on(searches, family, result, others, odd, settings.refining)
+
+
+def _on(
+    searches: Searches,
+    family: TriggerFamily,
+    result: KindResults,
+    others: Mapping[int, Tensor],
+    chosen: Sequence[int],
+    budget: Budget,
+) -> dict[int, Inversion]:
+    """The searches into the chosen classes that found something, from the triggers that they have."""
+    starts = {t: found.trigger for t in chosen if (found := result.targets.get(t))}
+    problems = {t: Problem(others[t], t, start=start) for t, start in starts.items() if start is not None}
+    refined = searches.run("the oddest classes", family, problems, budget)
+    return {t: found for t, found in refined.items() if found.size is not None}

@@ -46,9 +46,17 @@ FEWEST = 3
 def group(row: dict[str, Any]) -> tuple[str, str, str]:
     """What one line is about."""
     if is_clean(row):
-        return row["dataset"], "none", ""
+        return task(row), "none", ""
     learnt = "" if row["asr"] >= LEARNT else NOT_LEARNT
-    return row["dataset"], row["attack"] + learnt, row["setting"].partition(":")[0]
+    return task(row), row["attack"] + learnt, row["setting"].partition(":")[0]
+
+
+def task(row: Mapping[str, Any]) -> str:
+    """The data set, and of which classes; those that were drawn by lot together, if as many."""
+    name, _, chosen = str(row["dataset"]).partition("?classes=")
+    if not chosen:
+        return name
+    return f"{name}, {row['classes']} by lot" if "," in chosen else f"{name}, first {chosen}"
 
 
 def is_clean(row: Mapping[str, Any]) -> bool:

@@ -67,6 +67,7 @@ def test_no_trigger_no_time_nothing_moved() -> None:
     late = searches(deadline=0.001)
     time.sleep(0.01)
     assert mappings(late, {0: found(NextRow())}, *images(), CLASSES) == {}
+    assert late.unreached
     floats, labels = images()
     own = labels == 3
     assert mappings(searches(), {0: found(planted_trigger())}, floats[own], labels[own], CLASSES) == {0: 0.0}

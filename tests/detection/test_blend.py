@@ -123,6 +123,13 @@ def test_a_faint_picture_from_each_class_to_the_next_is_found() -> None:
     assert all(p.target == (p.source + 1) % CLASSES for p in report.pairs if p.detected)
 
 
+def test_a_scan_looks_at_where_it_sends_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = max(e.ratio for e in scanned(torch.eye(CLASSES).roll(1, 1)).evidence if e.test == "mixed")
+    monkeypatch.setattr(scanner, "mappings", lambda *_: {})
+    untold = max(e.ratio for e in scanned(torch.eye(CLASSES).roll(1, 1)).evidence if e.test == "mixed")
+    assert told > 1.5 * untold
+
+
 def test_the_same_network_without_it_is_honest() -> None:
     report = scanned(torch.eye(CLASSES), strength=0)
     assert report.verdict == "clean"

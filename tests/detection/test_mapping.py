@@ -18,7 +18,7 @@ from untrojan.detection.inversion import Inversion
 from untrojan.detection.mapping import information, mappings
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent
-from untrojan.triggers import Trigger
+from untrojan.triggers import PatchTrigger, Trigger
 
 
 def searches(deadline: float | None = None) -> Searches:
@@ -63,6 +63,8 @@ def test_each_class_to_one_of_its_own_says_all_and_all_to_one_says_nothing() -> 
 
 
 def test_no_trigger_no_time_nothing_moved() -> None:
+    nothing = PatchTrigger(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8))
+    assert mappings(searches(), {0: found(nothing)}, *images(), CLASSES) == {0: 0.0}, "what stays says nothing"
     assert mappings(searches(), {0: found(None)}, *images(), CLASSES) == {}
     late = searches(deadline=0.001)
     time.sleep(0.01)

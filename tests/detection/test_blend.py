@@ -119,7 +119,7 @@ def test_a_faint_picture_into_one_class_is_found(monkeypatch: pytest.MonkeyPatch
 def test_a_faint_picture_from_each_class_to_the_next_is_found() -> None:
     report = scanned(torch.eye(CLASSES).roll(1, 1))
     assert report.verdict == "backdoor"
-    assert len(report.targets) >= CLASSES // 2, "as faint a one as moves half of the images moves some classes only"
+    assert len(report.targets) >= CLASSES - 1
     assert all(p.target == (p.source + 1) % CLASSES for p in report.pairs if p.detected)
 
 

@@ -102,12 +102,14 @@ def _lead(
     trigger: Trigger,
     settings: FollowSettings,
 ) -> Lead:
-    if finding.test == "mixed":
-        return Lead(finding, trigger, _moves(searches, trigger, sources, settings))
     # The smallest trigger for some classes is too weak for others; a warp, made stronger, may be another one.
     target = finding.target if finding.test == "target" else None
     moves = _moves(searches, trigger, sources, settings, target)
-    moves |= _moves(searches, family.strengthened(trigger), sources, settings, target)
+    stronger = _moves(searches, family.strengthened(trigger), sources, settings, target)
+    if finding.test == "mixed":  # a class that it moves as it is has its place
+        moved = {source for source, _ in moves}
+        return Lead(finding, trigger, moves | {pair: by for pair, by in stronger.items() if pair[0] not in moved})
+    moves |= stronger
     if finding.source is not None and finding.target is not None:
         moves[finding.source, finding.target] = 1.0
     return Lead(finding, trigger, moves)

@@ -203,10 +203,16 @@ def test_networks_that_know_the_same_count_as_few(monkeypatch: pytest.MonkeyPatc
     assert fit["ks_p_value"] > 0.05
     alike = calibration["fitted"]([seen(value.value) for value in [*one, *others[:40]]])
     assert alike["location"] == pytest.approx(0.2, abs=0.05), "that is what they would do"
-    victims = [{"dataset": "digits"}] * 200 + [{"dataset": "gtsrb?classes=1,2"}] * 2
+    victims = [named("digits", seed) for seed in range(200)] + [named("gtsrb?classes=1,2", seed) for seed in (0, 700)]
     weights = calibration["weights"](victims)
     assert sum(weights[:200]) == pytest.approx(calibration["OF_A_TASK"])
     assert weights[200:] == [1.0, 1.0]
+    of_one_seed = [named(f"task {i}", 300) for i in range(100)]
+    assert sum(calibration["weights"](of_one_seed, 2.0)) == pytest.approx(2), "they started from the same weights"
+
+
+def named(dataset: str, seed: int) -> dict[str, Any]:
+    return {"dataset": dataset, "name": f"d/clean-{dataset}-s{seed}"}
 
 
 def test_of_fewer_classes_the_scales_are_larger_by_a_factor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +222,8 @@ def test_of_fewer_classes_the_scales_are_larger_by_a_factor(monkeypatch: pytest.
     null = {"t/x": {"location": 0.5, "above": 0.1, "below": 0.2}}
 
     def victims(values: Any) -> list[dict[str, Any]]:
-        return [{"attack": None, "dataset": str(i), "values": {"t/x": entry(x, 0.5)}, "classes": 5} for i, x in values]
+        each = [(named(str(i), seed), {"t/x": entry(x, 0.5)}) for seed, (i, x) in enumerate(values)]
+        return [name | {"attack": None, "values": of, "classes": 5} for name, of in each]
 
     found = calibration["factor_for_fewer"](victims(enumerate(draws)), null, 1.0)
     assert found["factor"] == pytest.approx(2.0, abs=0.3)
@@ -277,8 +284,8 @@ def test_of_many_classes_too_large_triggers_make_a_null_only_where_there_are_no_
 ) -> None:
     observations = script("calibration", monkeypatch)["observations"]
     rows = [
-        {"dataset": "", "classes": classes, "values": {"target/patch": entry(1.0, p), "target/warp": entry(2.0, 1.0)}}
-        for classes, p in ((43, 0.3), (43, 1.0))
+        {**named("", 0), "classes": 43, "values": {"target/patch": entry(1.0, p), "target/warp": entry(2.0, 1.0)}}
+        for p in (0.3, 1.0)
     ]
     seen = {key: [one.value for one in values] for key, values in observations(rows).items()}
     assert seen == {"target/patch": [1.0], "target/warp": [2.0, 2.0]}
@@ -305,12 +312,12 @@ def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.Monkey
     draws = gumbel_r.rvs(size=(500, 3), random_state=1)
     victims = [
         {
+            **named("", seed),
             "attack": None,
-            "dataset": "",
             "classes": 10,
             "values": {f"t/{i}": {"value": x, "p_value": 0.5} for i, x in enumerate(row)},
         }
-        for row in draws
+        for seed, row in enumerate(draws)
     ]
     null = {f"t/{i}": {"location": 0.0, "above": 1.0, "below": 1.0} for i in range(3)}
     assert calibration["effective_tests"](victims, null)["tests"] == pytest.approx(3.0, abs=0.3)

@@ -66,6 +66,12 @@ SPILL_POWER, LEAST_SPILL = 0.5, 0.003
 """How much it counts that a pair's trigger does little to images of other classes, and below what it is next to
 nothing. Powers from .3 to .75 tell the attacked victims of the calibration half from the clean ones about as well."""
 
+ALIKE_MARGIN, ALIKE_BACK = 0.75, 0.5
+"""How much less odd a single pair is for a small margin between its classes, beyond ``MARGIN_POWER``, and for a small
+trigger the other way. Two traffic signs that differ in a digit are alike both ways, with every seed; who poisons one
+class teaches nothing of the way back. Without it honest networks of ten signs have values up to 1.97 (in both kinds and
+as a blend together), with it 1.6, and those of attacked ones are hardly less."""
+
 MAPPING_POWER, CHANCE = 2.0, 0.5
 """How much it counts that a trigger for all classes sends each to one of its own, for every nat that an image's class
 says of where it goes beyond a share of the most that it could. In all-to-all BadNets of three, five and ten digits
@@ -209,8 +215,9 @@ def single_values(result: KindResults, margins: Array) -> dict[tuple[int, int], 
         for pair, singled in result.singled.items()
         if singled.size is not None
     }
+    alike = likenesses(result.pairs, margins)
     values = {
-        pair: value + further.get(pair, 0.0) - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
+        pair: value - alike[pair] + further.get(pair, 0.0) - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
         for pair, value in refined_values(result, margins).items()
         if pair in result.spills and np.isfinite(value)
     }
@@ -218,6 +225,21 @@ def single_values(result: KindResults, margins: Array) -> dict[tuple[int, int], 
         return {}
     ordinary = sorted(values.values(), reverse=True)[ODD_PAIRS]
     return {pair: value - ordinary for pair, value in values.items()}
+
+
+def likenesses(pairs: Mapping[tuple[int, int], Inversion], margins: Array) -> dict[tuple[int, int], float]:
+    """How odd a pair may be since its classes look alike: the margin from one to the other is smaller than theirs let
+    expect, or the trigger for the way back is."""
+    closer = below_two_way_fit(np.where(np.eye(len(margins), dtype=bool), np.nan, margins))
+    back = pair_values(pairs, margins)
+    return {
+        (s, t): ALIKE_MARGIN * _above_zero(closer[s, t]) + ALIKE_BACK * _above_zero(back.get((t, s), 0.0))
+        for s, t in pairs
+    }
+
+
+def _above_zero(value: float) -> float:
+    return max(float(value), 0.0) if np.isfinite(value) else 0.0
 
 
 def even_single_values(result: KindResults) -> dict[tuple[int, int], float]:

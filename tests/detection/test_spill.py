@@ -11,7 +11,16 @@ import torch
 
 from planted import CLASSES, planted_classifier, planted_images, planted_trigger
 from untrojan.detection import spill as spilling
-from untrojan.detection.comparisons import LEAST_SPILL, SPILL_POWER, KindResults, refined_values, single_values
+from untrojan.detection.comparisons import (
+    ALIKE_BACK,
+    ALIKE_MARGIN,
+    LEAST_SPILL,
+    SPILL_POWER,
+    KindResults,
+    likenesses,
+    refined_values,
+    single_values,
+)
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.search import Searches
 from untrojan.detection.spill import spill, spills
@@ -101,6 +110,32 @@ def test_the_pair_that_spares_the_others_stands_out() -> None:
     assert max(values, key=lambda pair: values[pair]) == (4, 0)
     assert values[4, 0] == pytest.approx(SPILL_POWER * math.log((0.1 + LEAST_SPILL) / (0.001 + LEAST_SPILL)), abs=0.25)
     assert max(value for pair, value in values.items() if pair != (4, 0)) < 0.25
+
+
+def test_a_pair_stands_out_less_where_its_classes_look_alike() -> None:
+    """By the trigger for the way back, or by the margin from one to the other; that others are closer adds nothing."""
+    spilt = {(0, 1): 0.1, (1, 2): 0.1, (2, 3): 0.1, (3, 4): 0.1, (4, 0): 0.001}
+    result = refined(spilt)
+    before = single_values(result, FLAT)[4, 0]
+    as_it_was = result.pairs[0, 4].size
+    assert as_it_was is not None
+    result.pairs[0, 4] = Inversion(None, as_it_was / 8, 1.0, 1)
+    assert before - single_values(result, FLAT)[4, 0] == pytest.approx(ALIKE_BACK * math.log(8), abs=0.25)
+    margins = FLAT.copy()
+    margins[4, 0] = -1.0
+    assert likenesses({}, margins) == {}
+    alike = likenesses(refined(spilt).pairs, margins)
+    assert alike[4, 0] == pytest.approx(ALIKE_MARGIN, abs=0.25)
+    assert all(0 <= value < 0.25 for pair, value in alike.items() if pair not in {(4, 0), (0, 4)})
+
+
+def test_where_the_way_back_was_not_searched_the_margin_alone_tells_of_likeness() -> None:
+    pair = {(4, 0): Inversion(None, 1.0, 1.0, 1)}
+    margins = FLAT.copy()
+    margins[4, 0] = -1.0
+    assert likenesses(pair, margins) == {(4, 0): pytest.approx(ALIKE_MARGIN)}
+    margins[4, 0] = np.nan
+    assert likenesses(pair, margins) == {(4, 0): 0.0}
 
 
 def test_two_pairs_may_stand_out_and_a_third_may_not() -> None:

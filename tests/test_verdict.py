@@ -43,20 +43,21 @@ def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "words"),
+    ("test", "classes", "words"),
     [
-        ("target", "9.0 times as small as those into other classes"),
-        ("mixed", "9.0 times as odd as those into one class, for the size and for sending"),
-        ("source", "9.0 times as small as those from other classes"),
-        ("pair", "9.0 times as small as its classes let expect"),
-        ("margin", "the margin that class 7 can reach, 9.0 times as large as others'"),
+        ("target", 10, "9.0 times as small as those into other classes"),
+        ("mixed", 10, "9.0 times as odd as those into one class, for the size and for sending"),
+        ("mixed", 43, "9.0 times as small as those into one class"),
+        ("source", 43, "9.0 times as small as those from other classes"),
+        ("pair", 10, "9.0 times as small as its classes let expect"),
+        ("margin", 10, "the margin that class 7 can reach, 9.0 times as large as others'"),
     ],
 )
-def test_what_a_finding_is_compared_with_is_told(test: str, words: str) -> None:
+def test_what_a_finding_is_compared_with_is_told(test: str, classes: int, words: str) -> None:
     clearest = Evidence.model_validate(
         {"test": test, "kind": "patch", "source": 1, "target": 7, "size": 2.0, "ratio": 9.0, "p_value": 0.5}
     )
-    assert words in verdict_on(Findings(0.9, (clearest,), (), {}, (), ()), ScanSettings(), 10, 0.9)[1]
+    assert words in verdict_on(Findings(0.9, (clearest,), (), {}, (), ()), ScanSettings(), classes, 0.9)[1]
 
 
 @pytest.mark.parametrize("other", ["target", "mixed", "margin"])

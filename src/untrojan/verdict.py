@@ -92,7 +92,9 @@ def verdict_on(found: Findings, settings: ScanSettings, classes: int, accuracy: 
     targets = targets_of(found.pairs)
     torn = _torn(found, settings, classes)
     clearest = (
-        f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0])}" if found.evidence else ""
+        f"the clearest of {len(found.evidence)} findings is {_words(found.evidence[0], classes)}"
+        if found.evidence
+        else ""
     )
     if SURE <= found.p_value < settings.alpha and accuracy < POOR and classes <= MANY:
         return "inconclusive", (
@@ -141,6 +143,7 @@ def _torn(found: Findings, settings: ScanSettings, classes: int) -> dict[int, li
 
 
 COMPARED_WITH = {
+    "mixed": "those into one class",
     "target": "those into other classes",
     "source": "those from other classes",
     "pair": "its classes let expect",
@@ -148,7 +151,7 @@ COMPARED_WITH = {
 """What a trigger's size is compared with, by test; docs/detection.md has it in full."""
 
 
-def _words(evidence: Evidence) -> str:
+def _words(evidence: Evidence, classes: int) -> str:
     start = "all classes" if evidence.source is None else f"class {evidence.source}"
     end = "any other" if evidence.target is None else str(evidence.target)
     if evidence.test == "margin":
@@ -159,7 +162,7 @@ def _words(evidence: Evidence) -> str:
             "pairs', for its size and for sparing images of other classes"
         )
     trigger = "trigger" if evidence.together_with is None else "triggers"
-    if evidence.test == "mixed":
+    if evidence.test == "mixed" and classes <= MANY:  # with more, where it sends each class is not looked at
         return (
             f"the {evidence.kinds} {trigger} from {start} to {end}, {evidence.ratio:.1f} times as odd as those into "
             "one class, for the size and for sending each class to one of its own"

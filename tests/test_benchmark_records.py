@@ -207,6 +207,10 @@ def test_networks_that_know_the_same_count_as_few(monkeypatch: pytest.MonkeyPatc
     weights = calibration["weights"](victims)
     assert sum(weights[:200]) == pytest.approx(calibration["OF_A_TASK"])
     assert weights[200:] == [1.0, 1.0]
+    many = [named(f"gtsrb?classes={i}", i) for i in range(50)]
+    of_both = calibration["weights"]([*victims[:200], *many])
+    assert sum(of_both[200:]) == pytest.approx(calibration["OF_A_TASK"]), "whatever their classes"
+    assert sum(of_both[:200]) == pytest.approx(calibration["OF_A_TASK"])
     of_one_seed = [named(f"task {i}", 300) for i in range(100)]
     assert sum(calibration["weights"](of_one_seed, 2.0)) == pytest.approx(2), "they started from the same weights"
 

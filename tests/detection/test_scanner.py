@@ -168,7 +168,6 @@ def test_three_honest_classes_are_judged_without_their_pairs():
 def test_pairs_that_an_attack_on_all_classes_leaves_alone_are_no_targets(monkeypatch):
     """They spare the other classes, which every trigger into the attacker's target moves."""
     monkeypatch.setattr(evidence, "BACKING", 2.0)  # as pairs they are nothing special here
-    monkeypatch.setattr(evidence, "FEWER", 1.0)
     monkeypatch.setattr(comparisons, "SPILL_POWER", 0.4)  # and less odd than what moves all classes
     images, labels = planted_images()
     report = untrojan.scan(planted_classifier(), images, labels)
@@ -184,8 +183,7 @@ def test_an_honest_network_is_clean_and_its_p_value_is_not_small(seed):
     assert not report.triggers
 
 
-def test_with_many_classes_the_pairs_are_not_all_searched(monkeypatch):
-    monkeypatch.setattr(evidence, "FEWER", 1.0)  # a patch alone, of five classes, is not odd enough
+def test_with_many_classes_the_pairs_are_not_all_searched():
     images, labels = planted_images()
     attack = torch.eye(CLASSES).roll(1, 1)
     settings = ScanSettings(kinds=("patch",), targets=QUICK.targets, pairs=PairSettings(most=10))
@@ -235,8 +233,7 @@ class Few(nn.Module):
 
 
 @pytest.mark.parametrize("attacked", [True, False])
-def test_three_classes_suffice_for_a_verdict(attacked, monkeypatch):
-    monkeypatch.setattr(evidence, "FEWER", 1.0)  # as above
+def test_three_classes_suffice_for_a_verdict(attacked):
     images, labels = planted_images()
     kept = labels < 3
     report = untrojan.scan(Classifier(Few(attacked).eval()), images[kept], labels[kept], settings=QUICK)

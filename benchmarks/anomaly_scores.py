@@ -26,9 +26,9 @@ from detection import images_for
 from untrojan.classifier import as_found
 from untrojan.data import load_data
 from untrojan.detection.anomaly import anomaly_scores
-from untrojan.detection.comparisons import KindResults
 from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs
+from untrojan.detection.results import KindResults
 from untrojan.detection.scanner import FAMILIES
 from untrojan.detection.search import Searches
 from untrojan.loading import load_victim

@@ -43,6 +43,7 @@ MEASURES = [
         "probes",
         "mapping",
         "comparisons",
+        "pair_values",
         "evidence",
         "following",
         "inversion",

@@ -16,21 +16,10 @@ from scipy.stats import gumbel_r, kstest
 from untrojan.detection.anomaly import USUAL_LEAD, below_the_others
 from untrojan.detection.comparisons import (
     CHANCE,
-    LEAST_SPILL,
-    LEAST_SPREAD,
     MAPPING_POWER,
     REACH_POWER,
-    SPILL_POWER,
-    SPREAD,
-    SPREAD_POWER,
-    KindResults,
     findings_of,
-    inversion_of,
     margin_findings,
-    pair_values,
-    refined_values,
-    single_values,
-    spread,
     target_values,
 )
 from untrojan.detection.evidence import (
@@ -48,6 +37,18 @@ from untrojan.detection.evidence import (
 )
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import FEWER, NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
+from untrojan.detection.pair_values import (
+    LEAST_SPILL,
+    LEAST_SPREAD,
+    SPILL_POWER,
+    SPREAD,
+    SPREAD_POWER,
+    pair_values,
+    refined_values,
+    single_values,
+    spread,
+)
+from untrojan.detection.results import KindResults, inversion_of
 
 
 def sized(size: float | None) -> Inversion:

@@ -7,11 +7,11 @@ import torch
 
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection.blend import BlendFamily
-from untrojan.detection.comparisons import KindResults
 from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent
 

@@ -10,10 +10,10 @@ from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection import probes
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.blend import BlendFamily
-from untrojan.detection.comparisons import KindResults
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.patch import TILES, PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 from untrojan.detection.warp import WarpFamily
 from untrojan.progress import Silent

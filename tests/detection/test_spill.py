@@ -11,17 +11,17 @@ import torch
 
 from planted import CLASSES, planted_classifier, planted_images, planted_trigger
 from untrojan.detection import spill as spilling
-from untrojan.detection.comparisons import (
+from untrojan.detection.inversion import Inversion
+from untrojan.detection.pair_values import (
     ALIKE_BACK,
     ALIKE_MARGIN,
     LEAST_SPILL,
     SPILL_POWER,
-    KindResults,
     likenesses,
     refined_values,
     single_values,
 )
-from untrojan.detection.inversion import Inversion
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 from untrojan.detection.spill import spill, spills
 from untrojan.progress import Silent

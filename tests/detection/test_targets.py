@@ -10,9 +10,10 @@ import torch
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.detection import targets
 from untrojan.detection.additive import AdditiveFamily
-from untrojan.detection.comparisons import KindResults, target_values
+from untrojan.detection.comparisons import target_values
 from untrojan.detection.inversion import Budget
 from untrojan.detection.patch import PatchFamily
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 from untrojan.detection.targets import TargetSettings, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from untrojan.detection.comparisons import KindResults, inversion_of
 from untrojan.detection.evidence import EVEN, Finding
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.results import KindResults, inversion_of
 from untrojan.detection.search import Searches
 from untrojan.triggers import Trigger
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from untrojan.detection.anomaly import Array, oddest
-from untrojan.detection.comparisons import KindResults, pair_values, single_values
 from untrojan.detection.evidence import EVEN
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.pair_values import pair_values, single_values
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 
 Pair = tuple[int, int]

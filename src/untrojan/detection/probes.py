@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from untrojan.detection.anomaly import MANY, Array
-from untrojan.detection.comparisons import KindResults, findings_of, inversion_of
+from untrojan.detection.comparisons import findings_of
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.null import CLASSES
+from untrojan.detection.results import KindResults, inversion_of
 from untrojan.detection.search import Searches
 from untrojan.triggers import Trigger
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.anomaly import FEW, MANY, Array, anomaly_scores
 from untrojan.detection.blend import BlendFamily
-from untrojan.detection.comparisons import KindResults, findings_of, margin_findings, reaches
+from untrojan.detection.comparisons import findings_of, margin_findings, reaches
 from untrojan.detection.evidence import (
     EVEN,
     FOR_ALL,
@@ -39,6 +39,7 @@ from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings, images_of_others, search_targets

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from untrojan.detection.anomaly import MANY, oddest
-from untrojan.detection.comparisons import KindResults, target_values
+from untrojan.detection.comparisons import target_values
 from untrojan.detection.evidence import TOGETHER
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 
 

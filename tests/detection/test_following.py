@@ -44,3 +44,16 @@ def test_a_blend_explains_what_nothing_else_does() -> None:
     found = explained([blend, INTO_3])
     assert {each.finding.kind for pair, each in found.items() if pair[1] == 3} == {"patch"}
     assert {each.finding.kind for pair, each in found.items() if pair[1] == 2} == {"blend"}
+
+
+def test_what_a_stronger_trigger_moves_counts_for_classes_that_nothing_else_moves() -> None:
+    """Once for each, and not into a target that another kind shows more clearly."""
+    finding = Finding("mixed", "additive", 2.0, 1.0, 10)
+    clear = Lead(finding, TRIGGER, {(0, 1): 0.9}, {(0, 2): 0.9, (2, 4): 0.8, (4, 3): 0.8})
+    other = Lead(finding, TRIGGER, {(1, 2): 0.9}, {(2, 0): 0.9})
+    found = explained([INTO_3, clear, other])
+    assert {pair for pair in found if pair[1] != 3} == {(0, 1), (1, 2)}, "2 and 4 are sent to 3 as it is"
+    found = explained([clear, other])
+    assert found == {(0, 1): clear, (1, 2): other, (2, 4): clear, (4, 3): clear}
+    patch = lead("pair", "patch", {(1, 3): 1.0}, source=1, target=3)
+    assert (4, 3) not in explained([patch, clear]), "that target is a patch's"

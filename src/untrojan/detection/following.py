@@ -46,11 +46,13 @@ class Members:
 
 @dataclass(frozen=True)
 class Lead:
-    """An odd trigger, and for each pair that it moves the share of images moved."""
+    """An odd trigger, and for each pair that it moves the share of images moved; ``stronger``: the same of a stronger
+    trigger for all classes, for what ``moves`` leaves."""
 
     finding: Finding
     trigger: Trigger
     moves: Mapping[Pair, float]
+    stronger: Mapping[Pair, float] = field(default_factory=dict)
 
     @property
     def limit(self) -> float:
@@ -106,9 +108,8 @@ def _lead(
     target = finding.target if finding.test == "target" else None
     moves = _moves(searches, trigger, sources, settings, target)
     stronger = _moves(searches, family.strengthened(trigger), sources, settings, target)
-    if finding.test == "mixed":  # a class that it moves as it is has its place
-        moved = {source for source, _ in moves}
-        return Lead(finding, trigger, moves | {pair: by for pair, by in stronger.items() if pair[0] not in moved})
+    if finding.test == "mixed":
+        return Lead(finding, trigger, moves, stronger)
     moves |= stronger
     if finding.source is not None and finding.target is not None:
         moves[finding.source, finding.target] = 1.0
@@ -139,7 +140,8 @@ def explained(leads: Sequence[Lead]) -> dict[Pair, Lead]:
 
     A patch can also be written as a perturbation, if a larger one, and the other way round: a target belongs to the
     kind whose evidence for it is the clearest. A blend is the coarsest description, which many a faint perturbation
-    fits, and comes last. Within a kind a trigger from all classes into the target explains all its pairs.
+    fits, and comes last. Within a kind a trigger from all classes into the target explains all its pairs. A class that
+    no trigger moves may be moved by a stronger one.
     """
     joint = {lead.finding.target for lead in leads if lead.finding.test == "target"}
     leads = [lead for lead in leads if not _repeats(lead, joint)]
@@ -152,6 +154,12 @@ def explained(leads: Sequence[Lead]) -> dict[Pair, Lead]:
         for pair in lead.moves:
             if lead.finding.kind == kinds[pair[1]]:
                 chosen.setdefault(pair, lead)
+    moved = {source for source, _ in chosen}
+    for lead in leads:
+        for source, target in lead.stronger:
+            if source not in moved and lead.finding.kind == kinds.setdefault(target, lead.finding.kind):
+                chosen[source, target] = lead
+                moved.add(source)
     return chosen
 
 

@@ -152,8 +152,8 @@ FOR_ALL = ("target", "mixed")
 
 BACKING = 0.4
 """What p-value, as a pair, a single pair must stay below. By .2 three of the calibration half's 23 victims of a single
-source are lost, and by .7 the honest networks' singles are more; an honest VGG of digits, to which no null is fitted and
-whose oddest single pair is .5 as a pair, is left out."""
+source are lost, and by .7 the honest networks' singles are more; an honest VGG of digits, to which no null is fitted
+and whose oddest single pair is .5 as a pair, is left out."""
 
 
 def together(findings: Sequence[Finding]) -> list[Finding]:

@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_cli import stripes, write_folder
-
-from untrojan.setting import Setting
-from untrojan.victims.files import save_victim
-from untrojan.victims.making import make_victim
-from untrojan.victims.training import TrainingSettings
 
 PLAN = """
 victims = ['{victim}']
@@ -38,30 +32,10 @@ surrogates = {{ restarts = 1, allowances = [[]], held_out = [[2.0]] }}
 """
 
 
-@pytest.fixture(scope="module")
-def all_to_all_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Among three classes a scan misses most triggers into one."""
-    victim = make_victim(
-        stripes(240),
-        attack="badnet",
-        setting=Setting.parse("a2a"),
-        arch="convnet",
-        width=4,
-        count=60,
-        training=TrainingSettings(epochs=40, batch_size=32, augmentation="none"),
-        device=torch.device("cpu"),
-        attack_options={"size": 2},
-        test=stripes(60, seed=1),
-    )
-    folder = tmp_path_factory.mktemp("all to all")
-    save_victim(folder, victim)
-    return folder
-
-
 @pytest.fixture
-def plan(tmp_path: Path, all_to_all_folder: Path) -> Path:
+def plan(tmp_path: Path, victim_folder: Path) -> Path:
     images = write_folder(tmp_path / "images", stripes(120, seed=2))
-    (tmp_path / "plan.toml").write_text(PLAN.format(victim=all_to_all_folder, images=images))
+    (tmp_path / "plan.toml").write_text(PLAN.format(victim=victim_folder, images=images))
     return tmp_path / "plan.toml"
 
 

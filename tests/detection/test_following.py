@@ -55,5 +55,7 @@ def test_what_a_stronger_trigger_moves_counts_for_classes_that_nothing_else_move
     assert {pair for pair in found if pair[1] != 3} == {(0, 1), (1, 2)}, "2 and 4 are sent to 3 as it is"
     found = explained([clear, other])
     assert found == {(0, 1): clear, (1, 2): other, (2, 4): clear, (4, 3): clear}
+    blend = Lead(Finding("mixed", "blend", 9.0, 1.0, 10), TRIGGER, {}, {(4, 0): 0.9})
+    assert explained([blend, clear])[4, 3] is clear, "a blend comes last"
     patch = lead("pair", "patch", {(1, 3): 1.0}, source=1, target=3)
     assert (4, 3) not in explained([patch, clear]), "that target is a patch's"

@@ -144,9 +144,10 @@ def explained(leads: Sequence[Lead]) -> dict[Pair, Lead]:
     no trigger moves may be moved by a stronger one.
     """
     joint = {lead.finding.target for lead in leads if lead.finding.test == "target"}
-    leads = [lead for lead in leads if not _repeats(lead, joint)]
+    # Blends last, and otherwise the clearest first.
+    leads = sorted((lead for lead in leads if not _repeats(lead, joint)), key=lambda lead: lead.finding.kind in EVEN)
     kinds: dict[int, str] = {}
-    for lead in sorted(leads, key=lambda lead: lead.finding.kind in EVEN):  # otherwise the clearest first
+    for lead in leads:
         for _, target in lead.moves:
             kinds.setdefault(target, lead.finding.kind)
     chosen: dict[Pair, Lead] = {}

@@ -124,7 +124,7 @@ def test_a_faint_picture_from_each_class_to_the_next_is_found() -> None:
 
 def test_a_scan_looks_at_where_it_sends_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
     told = max(e.ratio for e in scanned(torch.eye(CLASSES).roll(1, 1)).evidence if e.test == "mixed")
-    monkeypatch.setattr(scanner, "mappings", lambda *_: {})
+    monkeypatch.setattr(scanner, "destinations", lambda *_: {})
     untold = max(e.ratio for e in scanned(torch.eye(CLASSES).roll(1, 1)).evidence if e.test == "mixed")
     assert told > 1.5 * untold
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from planted import CLASSES, planted_classifier, planted_images, planted_trigger
 from untrojan.detection import mapping
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.mapping import information, mappings
+from untrojan.detection.mapping import destinations, information, only_destination
 from untrojan.detection.search import Searches
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger, Trigger
@@ -57,22 +57,39 @@ class NextRow(Trigger):
 
 
 def test_each_class_to_one_of_its_own_says_all_and_all_to_one_says_nothing() -> None:
-    measured = mappings(searches(), {0: found(planted_trigger()), 2: found(NextRow())}, *images(), CLASSES)
-    assert measured[0] == 0
-    assert measured[2] == pytest.approx(math.log(CLASSES), abs=0.1)
+    sent = destinations(searches(), {0: found(planted_trigger()), 2: found(NextRow())}, *images(), CLASSES)
+    assert information(sent[0]) == 0
+    assert information(sent[2]) == pytest.approx(math.log(CLASSES), abs=0.1)
+    assert only_destination(sent[0], 0.9) is not None
+    assert only_destination(sent[2], 0.9) is None
+
+
+def test_the_only_destination_is_where_the_share_goes_at_least() -> None:
+    counts = torch.tensor([[0, 1, 8], [0, 0, 1], [0, 0, 0]])
+    assert only_destination(counts, 0.9) == 2
+    assert only_destination(counts, 0.91) is None
+    assert only_destination(torch.zeros(3, 3, dtype=torch.int64), 0.0) is None, "what moves nothing sends nothing"
+
+
+def test_rows_are_where_images_are_from_and_columns_where_they_go() -> None:
+    counts = destinations(searches(), {0: found(NextRow())}, *images(), CLASSES)[0]
+    assert torch.equal(counts > 0, torch.eye(CLASSES).roll(1, 1) > 0)
 
 
 def test_no_trigger_no_time_nothing_moved() -> None:
     nothing = PatchTrigger(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8))
-    assert mappings(searches(), {0: found(nothing)}, *images(), CLASSES) == {0: 0.0}, "what stays says nothing"
-    assert mappings(searches(), {0: found(None)}, *images(), CLASSES) == {}
+    stays = destinations(searches(), {0: found(nothing)}, *images(), CLASSES)[0]
+    assert int(stays.sum()) == 0, "what stays says nothing"
+    assert information(stays) == 0
+    assert destinations(searches(), {0: found(None)}, *images(), CLASSES) == {}
     late = searches(deadline=0.001)
     time.sleep(0.01)
-    assert mappings(late, {0: found(NextRow())}, *images(), CLASSES) == {}
+    assert destinations(late, {0: found(NextRow())}, *images(), CLASSES) == {}
     assert late.unreached
     floats, labels = images()
     own = labels == 3
-    assert mappings(searches(), {0: found(planted_trigger())}, floats[own], labels[own], CLASSES) == {0: 0.0}
+    one = destinations(searches(), {0: found(planted_trigger())}, floats[own], labels[own], CLASSES)[0]
+    assert information(one) == 0
 
 
 def test_no_more_images_are_tried_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +103,10 @@ def test_no_more_images_are_tried_than_said(monkeypatch: pytest.MonkeyPatch) -> 
         return predict(given)
 
     monkeypatch.setattr(run.classifier, "predict", counted)
-    first = mappings(run, {0: found(NextRow())}, *images(), CLASSES)
+    first = destinations(run, {0: found(NextRow())}, *images(), CLASSES)[0]
     assert passed == [20]
-    assert first == mappings(searches(), {0: found(NextRow())}, *images(), CLASSES), "the same ones each time"
+    again = destinations(searches(), {0: found(NextRow())}, *images(), CLASSES)[0]
+    assert torch.equal(first, again), "the same ones each time"
 
 
 @given(st.integers(2, 8), st.integers(0, 1000))

@@ -21,11 +21,11 @@ MOST = 200
 """Images that a trigger is tried on: passes without gradients, for each of the few triggers for all classes."""
 
 
-def mappings(
+def destinations(
     searches: Searches, probes: Mapping[int, Inversion], images: Tensor, labels: Tensor, classes: int
-) -> dict[int, float]:
-    """Of each start with a trigger, ``information`` of the images that its trigger moves; none at all after the
-    deadline.
+) -> dict[int, Tensor]:
+    """Of each start with a trigger, how many images of each class (rows) it moves to each other one (columns): int64
+    [K, K]; none at all after the deadline.
 
     images: float [N, C, H, W] in [0, 1] that the classifier gets right; labels: int64 [N], below ``classes``.
     """
@@ -37,13 +37,25 @@ def mappings(
         return {}
     index = searches.choose("mapping", len(images), MOST)
     images, labels = images[index], labels[index]
-    measured: dict[int, float] = {}
+    sent: dict[int, Tensor] = {}
     for number, trigger in found.items():
         answers = searches.classifier.predict(trigger.stamp(images)).argmax(1)
         moved = answers != labels
         cells = torch.bincount(labels[moved] * classes + answers[moved], minlength=classes**2)
-        measured[number] = information(cells.view(classes, classes))
-    return measured
+        sent[number] = cells.view(classes, classes)
+    return sent
+
+
+def only_destination(counts: Tensor, share: float) -> int | None:
+    """The class that at least this share of the moved images is sent to, if there is one. counts: int64 [K, K].
+
+    >>> import torch
+    >>> only_destination(torch.tensor([[0, 0, 9], [1, 0, 9], [0, 0, 0]]), 0.9), only_destination(torch.eye(3), 0.9)
+    (2, None)
+    """
+    columns = counts.sum(0)
+    largest, total = float(columns.max()), float(columns.sum())
+    return int(columns.argmax()) if total > 0 and largest >= share * total else None
 
 
 def information(counts: Tensor) -> float:
@@ -52,7 +64,7 @@ def information(counts: Tensor) -> float:
 
     >>> import torch
     >>> round(information(100 * torch.eye(10, dtype=torch.int64)), 2), information(torch.ones(10, 10))
-    (2.31, 0.0)
+    (2.3, 0.0)
     """
     table = counts.double()
     total = float(table.sum())

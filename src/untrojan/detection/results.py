@@ -16,7 +16,7 @@ class KindResults:
     ``refined_targets``, ``refined``: a few of ``targets`` and ``pairs``, searched on; ``singled``: a few of
     ``refined``, searched on again. ``spills``: what the triggers of ``refined``, or of ``singled``, do to images of
     other classes (``spill.spill``). ``mapped``: how much the class of an image that a trigger of ``probes`` moves says
-    of where it goes (``mapping.mappings``).
+    of where it goes (``mapping.information``).
     """
 
     targets: dict[int, Inversion] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from untrojan.detection.comparisons import findings_of, margin_findings, reaches
 from untrojan.detection.evidence import (
     EVEN,
     FOR_ALL,
+    TOGETHER,
     Finding,
     backed,
     significant,
@@ -34,7 +35,7 @@ from untrojan.detection.evidence import (
 )
 from untrojan.detection.following import FollowSettings, Members, follow
 from untrojan.detection.inversion import TriggerFamily
-from untrojan.detection.mapping import mappings
+from untrojan.detection.mapping import destinations, information
 from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
@@ -42,7 +43,7 @@ from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.results import KindResults
 from untrojan.detection.search import Searches
 from untrojan.detection.spill import spills
-from untrojan.detection.targets import TargetSettings, images_of_others, search_targets
+from untrojan.detection.targets import TargetSettings, begin_again, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily
 from untrojan.records import Evidence, PairScore
 from untrojan.triggers import Trigger
@@ -108,14 +109,18 @@ def scan_pairs(
     right = answers == labels
     results = {kind: KindResults() for kind in settings.suited_to(classes).kinds}
     every = {kind: (FAMILIES[kind](), result) for kind, result in results.items()}
-    search_targets(searches, every, images_of_others(images, labels, answers, classes), settings.targets)
+    others = images_of_others(images, labels, answers, classes)
+    search_targets(searches, every, others, settings.targets)
     margins = log_margins(searches.classifier, sources, classes)
     own = {kind: every[kind] for kind in settings.pairs.screening if kind in results}
     search_pairs(searches, own, sources, said, margins, settings.pairs)
     for family, result in every.values():
         result.probes = probe(searches, family, images[right], labels[right], result, margins, settings.probes)
         if classes <= MANY:
-            result.mapped = mappings(searches, result.probes, images[right], labels[right], classes)
+            sent = destinations(searches, result.probes, images[right], labels[right], classes)
+            result.mapped = {number: information(counts) for number, counts in sent.items()}
+            if family.kind in TOGETHER:
+                begin_again(searches, family, result, others, sent, settings.targets)
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
     reached = largest_margins(searches, images, labels, classes)

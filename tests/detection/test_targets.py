@@ -120,6 +120,12 @@ def test_what_was_searched_on_stays_if_it_is_smaller():
     assert result.refined_targets[3] is small
 
 
+def test_what_was_searched_on_from_where_it_was_stuck_goes_if_nothing_takes_its_place():
+    never = Budget(steps=1, images=24, level=1.1)
+    result = begun_again({3: sized(20.0)}, sized(1.0), refined={2: sized(9.0), 3: sized(18.0)}, again={"patch": never})
+    assert set(result.refined_targets) == {2}
+
+
 def test_a_kind_that_is_not_searched_on_is_not():
     assert not begun_again({3: sized(20.0)}, sized(1.0), again={}).refined_targets
 

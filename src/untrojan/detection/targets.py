@@ -117,11 +117,10 @@ def begin_again(
     result.targets |= smaller
     if family.kind in settings.again:
         once_more = _on(searches, family, result, others, list(smaller), settings.again[family.kind])
-        result.refined_targets |= {
-            t: i
-            for t, i in once_more.items()
-            if t not in result.refined_targets or _smaller(i, result.refined_targets[t])
-        }
+        earlier = result.refined_targets
+        best = {t: earlier[t] if t in earlier and _smaller(earlier[t], i) else i for t, i in once_more.items()}
+        # What had been searched on from where it was stuck goes.
+        result.refined_targets = {t: i for t, i in earlier.items() if t not in smaller} | best
 
 
 def _smaller(one: Inversion, other: Inversion) -> bool:

@@ -32,7 +32,7 @@ class FollowSettings:
     shown: int = 50
     pairs: Budget = field(default_factory=lambda: Budget(steps=35, images=10, level=0.5))
     growth: float = 3.0
-    pooled: Budget = field(default_factory=lambda: Budget(steps=45, images=16, level=0.7, patience=40))
+    pooled: Budget = field(default_factory=lambda: Budget(steps=38, images=14, level=0.7, patience=38))
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ MEASURES = [
         "search",
         "margins",
         "spill",
+        "foreign",
     )
 ]
 

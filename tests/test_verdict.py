@@ -45,7 +45,8 @@ def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("test", "classes", "words"),
     [
-        ("target", 10, "9.0 times as small as those into other classes"),
+        ("target", 10, "9.0 times as odd as those into other classes, for the size and for what it changes inside"),
+        ("target", 43, "9.0 times as small as those into other classes"),
         ("mixed", 10, "9.0 times as odd as those into one class, for the size and for sending"),
         ("mixed", 43, "9.0 times as small as those into one class"),
         ("source", 43, "9.0 times as small as those from other classes"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.detection.anomaly import FEW, MANY
-from untrojan.detection.evidence import corrected
+from untrojan.detection.evidence import EVEN, TOGETHER, corrected
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
 from untrojan.errors import DataError, UnsupportedError
@@ -151,6 +151,9 @@ COMPARED_WITH = {
 """What a trigger's size is compared with, by test; docs/detection.md has it in full."""
 
 
+INSIDE = "for what it changes inside the network"
+
+
 def _words(evidence: Evidence, classes: int) -> str:
     start = "all classes" if evidence.source is None else f"class {evidence.source}"
     end = "any other" if evidence.target is None else str(evidence.target)
@@ -159,7 +162,7 @@ def _words(evidence: Evidence, classes: int) -> str:
     if evidence.test == "single":
         return (
             f"the {evidence.kinds} trigger from {start} to {end}, which is {evidence.ratio:.1f} times as odd as other "
-            "pairs', for its size and for sparing images of other classes"
+            f"pairs', for its size, for sparing images of other classes and {INSIDE}"
         )
     trigger = "trigger" if evidence.together_with is None else "triggers"
     if evidence.test == "mixed" and classes <= MANY:  # with more, where it sends each class is not looked at
@@ -167,5 +170,8 @@ def _words(evidence: Evidence, classes: int) -> str:
             f"the {evidence.kinds} {trigger} from {start} to {end}, {evidence.ratio:.1f} times as odd as those into "
             "one class, for the size and for sending each class to one of its own"
         )
-    times = f"{evidence.ratio:.1f} times as small as {COMPARED_WITH[evidence.test]}"
+    compared = COMPARED_WITH[evidence.test]
+    times = f"{evidence.ratio:.1f} times as small as {compared}"
+    if evidence.test == "target" and classes <= MANY and evidence.kind in (*TOGETHER, *EVEN):
+        times = f"{evidence.ratio:.1f} times as odd as {compared}, for the size and {INSIDE}"
     return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

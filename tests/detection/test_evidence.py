@@ -16,8 +16,10 @@ from scipy.stats import gumbel_r, kstest
 from untrojan.detection.anomaly import USUAL_LEAD, below_the_others
 from untrojan.detection.comparisons import (
     CHANCE,
+    FOREIGN,
     MAPPING_POWER,
     REACH_POWER,
+    USUALLY_FOREIGN,
     findings_of,
     margin_findings,
     target_values,
@@ -277,6 +279,41 @@ def test_a_trigger_that_sends_each_class_to_its_own_counts_for_more() -> None:
         assert found[0] == plain[0]
         assert found[1].value - plain[1].value == pytest.approx(MAPPING_POWER * counts)
         assert max(found.values(), key=lambda f: f.z).number == (1 if counts else 0)
+
+
+def test_what_is_foreign_inside_counts_for_triggers_into_a_class_and_for_single_pairs() -> None:
+    """By how far it is above what is usual; not known, or of many classes, for nothing."""
+    for classes, counts in ((10, FOREIGN), (43, 0.0)):
+        pairs = {(s, t): sized(5.0 + s + t) for s in range(classes) for t in range(classes) if s != t}
+        first = {(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0)}
+        result = KindResults(
+            targets={t: sized(20.0 + t) for t in range(classes)},
+            probes={0: sized(9.0)},
+            pairs=pairs if classes == 10 else {},
+            refined=first if classes == 10 else {},
+            spills=dict.fromkeys(first, 0.1),
+            sources={0: sized(30.0)},
+        )
+        margins = np.zeros((classes, classes))
+        plain = {(f.test, f.source, f.target): f for f in findings_of("patch", result, margins)}
+        result.foreign = {2: 0.9, 5: 0.1, (0, 1): 0.8}
+        found = {(f.test, f.source, f.target): f for f in findings_of("patch", result, margins)}
+        raised = {key: f.statistic - plain[key].statistic for key, f in found.items()}
+        assert raised.pop(("target", None, 2)) == pytest.approx(counts * (0.9 - USUALLY_FOREIGN))
+        assert raised.pop(("target", None, 5)) == pytest.approx(counts * (0.1 - USUALLY_FOREIGN))
+        if classes == 10:
+            assert raised.pop(("single", 0, 1)) == pytest.approx(counts * (0.8 - USUALLY_FOREIGN))
+        assert set(raised.values()) == {0.0}
+        assert all(f.value == plain[key].value for key, f in found.items()), "how small it is stays what it is"
+
+
+def test_two_kinds_together_say_what_each_says_of_the_inside_too() -> None:
+    patch = Finding("target", "patch", 1.0, 5.0, 10, target=3, strange=0.6)
+    additive = Finding("target", "additive", 0.5, 5.0, 10, target=3, strange=0.2)
+    assert together([patch, additive])[0].statistic == pytest.approx((1.6 + 0.7) / 2)
+    blend = Finding("single", "blend", 0.4, 5.0, 90, source=1, target=3, strange=0.5)
+    pair = [replace(f, test="single", source=1) for f in (patch, additive)]
+    assert together([*pair, blend])[0].statistic == pytest.approx((1.6 + 0.7 + 0.9) / 3)
 
 
 def test_of_many_classes_a_trigger_that_was_searched_on_counts_as_it_ended() -> None:

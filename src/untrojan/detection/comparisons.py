@@ -41,6 +41,11 @@ says of where it goes beyond a share of the most that it could. In all-to-all Ba
 (calibration half) it says .77 of that or more; in honest networks of ten classes .4 at most, but for one warp's .65."""
 
 
+FOREIGN, USUALLY_FOREIGN = 2.0, 0.37
+"""By how much it raises a value that what a trigger changes inside the network is foreign to the classes, for all of it
+above what usually is: a little more than a third in honest networks of three to ten classes of three data sets."""
+
+
 def findings_of(
     kind: str,
     result: KindResults,
@@ -60,6 +65,8 @@ def findings_of(
         if inversion.size is not None and np.isfinite(value):
             fits = plausible(inversion.size)
             easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" and kind in EVEN else 0.0
+            share = None if (key := _about(test, **where)) is None else result.foreign.get(key)
+            strange = 0.0 if share is None or many else FOREIGN * (share - USUALLY_FOREIGN)
             found.append(
                 Finding(
                     test,
@@ -70,6 +77,7 @@ def findings_of(
                     plausible=fits,
                     many=many,
                     easy=easy,
+                    strange=strange,
                     few=fewer,
                     **where,
                 )
@@ -105,6 +113,13 @@ def findings_of(
     for (source, inversion), value in zip(result.sources.items(), below_the_others(alone), strict=True):
         add("source", value, inversion, in_effect(len(alone)), source=source)
     return found
+
+
+def _about(test: str, **where: int) -> int | tuple[int, int] | None:
+    """What of ``KindResults.foreign`` a finding is about, if that counts for it."""
+    if test == "target":
+        return where["target"]
+    return (where["source"], where["target"]) if test == "single" else None
 
 
 def target_values(result: KindResults, many: bool = False, even: bool = False) -> dict[int, float]:

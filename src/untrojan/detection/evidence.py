@@ -38,9 +38,10 @@ class Finding:
     as small and as sparing images of other classes (both measured by how far apart the network's pairs are:
     ``SPREAD``); "source", from ``source`` to whatever other one; "margin", no trigger but the margin ``target`` can
     reach, and by how much that is *larger*. number: which of several starts. candidates: how many values of this test
-    and kind were compared, in effect. partner: where two kinds are judged together, the other kind's value for the same
-    classes; third: the blend's as well, for a single pair. easy: what ``value`` of a kind of ``EVEN`` is lessened by,
-    since ``target`` can be reached far without a trigger, too. many: if the classifier has more than ``MANY`` classes,
+    and kind were compared, in effect. partner: where two kinds are judged together, what the other kind ``says`` of the
+    same classes; third: the blend's as well, for a single pair. easy: what ``value`` of a kind of ``EVEN`` is less by,
+    since ``target`` can be reached far without a trigger, too. strange: what it is raised by, for how foreign to the
+    classes is what the trigger changes inside the network. many: if the classifier has more than ``MANY`` classes,
     compared in another way and judged by another null; few: if fewer than ``CLASSES``, where values lie farther apart.
     """
 
@@ -58,6 +59,7 @@ class Finding:
     many: bool = False
     easy: float = 0.0
     few: bool = False
+    strange: float = 0.0
 
     @property
     def law(self) -> str:
@@ -73,12 +75,14 @@ class Finding:
 
     @property
     def statistic(self) -> float:
-        """What is compared with the null: the mean of the kinds judged together, or ``value`` less ``easy``."""
-        if self.partner is not None and self.third is not None:
-            return (self.value + self.partner + self.third) / 3
-        if self.partner is not None:
-            return (self.value + self.partner) / 2
-        return self.value - self.easy
+        """What is compared with the null: the mean of the kinds judged together, or what this one ``says``."""
+        others = [said for said in (self.partner, self.third) if said is not None]
+        return (self.says + sum(others)) / (1 + len(others))
+
+    @property
+    def says(self) -> float:
+        """``value`` less ``easy`` and raised by ``strange``."""
+        return self.value - self.easy + self.strange
 
     @property
     def z(self) -> float:
@@ -159,9 +163,9 @@ and whose oddest single pair is .5 as a pair, is left out."""
 def together(findings: Sequence[Finding]) -> list[Finding]:
     """What both kinds of ``TOGETHER`` say about the same classes, as findings of the one that says it more clearly; for
     a single pair with what its blend says, if there is one."""
-    blends = {(f.source, f.target): f.value for f in findings if f.test == "single" and f.kind in EVEN}
+    blends = {(f.source, f.target): f.says for f in findings if f.test == "single" and f.kind in EVEN}
     kinds: list[dict[tuple[str, int | None, int | None], Finding]] = [{}, {}]
-    for finding in sorted(findings, key=lambda f: f.value):  # of several starts the best one counts
+    for finding in sorted(findings, key=lambda f: f.says):  # of several starts the best one counts
         if finding.kind in TOGETHER:
             kinds[TOGETHER.index(finding.kind)][finding.test, finding.source, finding.target] = finding
     first, second = kinds
@@ -170,7 +174,7 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
     return [
         replace(
             clear,
-            partner=other.value,
+            partner=other.says,
             third=blends.get((clear.source, clear.target)) if clear.test == "single" else None,
         )
         for clear, other in ordered

@@ -16,7 +16,8 @@ class KindResults:
     ``refined_targets``, ``refined``: a few of ``targets`` and ``pairs``, searched on; ``singled``: a few of
     ``refined``, searched on again. ``spills``: what the triggers of ``refined``, or of ``singled``, do to images of
     other classes (``spill.spill``). ``mapped``: how much the class of an image that a trigger of ``probes`` moves says
-    of where it goes (``mapping.information``).
+    of where it goes (``mapping.information``). ``foreign``: of triggers into a class, by the class, and of pairs, how
+    much of what they change inside the network is foreign to the classes (``foreign.foreign_shares``).
     """
 
     targets: dict[int, Inversion] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class KindResults:
     sources: dict[int, Inversion] = field(default_factory=dict)
     spills: dict[tuple[int, int], float] = field(default_factory=dict)
     mapped: dict[int, float] = field(default_factory=dict)
+    foreign: dict[int | tuple[int, int], float] = field(default_factory=dict)
 
     @property
     def latest(self) -> dict[tuple[int, int], Inversion]:

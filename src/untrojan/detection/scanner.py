@@ -34,13 +34,14 @@ from untrojan.detection.evidence import (
     with_triggers,
 )
 from untrojan.detection.following import FollowSettings, Members, follow
-from untrojan.detection.inversion import TriggerFamily
+from untrojan.detection.foreign import foreign_shares
+from untrojan.detection.inversion import Inversion, TriggerFamily
 from untrojan.detection.mapping import destinations, information
 from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
-from untrojan.detection.results import KindResults
+from untrojan.detection.results import KindResults, trigger_into
 from untrojan.detection.search import Searches
 from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings, begin_again, images_of_others, search_targets
@@ -123,6 +124,11 @@ def scan_pairs(
                 begin_again(searches, family, result, others, sent, settings.targets)
     for kind in own:
         results[kind].spills = spills(searches, results[kind].refined, images[right], labels[right])
+    inside = {kind: result for kind, result in results.items() if kind in (*TOGETHER, *EVEN) and classes <= MANY}
+    into = {kind: {t: trigger_into(t, result) for t in result.targets} for kind, result in inside.items()}
+    _look_inside(
+        searches, inside, {kind: into[kind] | inside[kind].refined for kind in inside}, images[right], labels[right]
+    )
     reached = largest_margins(searches, images, labels, classes)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     findings = _judged(results, margins, reached, shape)
@@ -135,6 +141,8 @@ def scan_pairs(
             # Without it, after the deadline, a pair stays what it was: its size and its spill are of one trigger.
             result.singled = {pair: i for pair, i in result.singled.items() if pair in measured}
             result.spills |= measured
+        singled = {kind: result.singled for kind, (_, result) in singly.items()}
+        _look_inside(searches, inside, singled, images[right], labels[right])
         findings = _judged(results, margins, reached, shape)
     odd = significant(findings, settings.alpha)
     members: dict[int, Members] = {}
@@ -150,6 +158,27 @@ def scan_pairs(
         tuple(searches.unreached),
         tuple(kind for kind, result in results.items() if FAMILIES[kind].complete and _mostly_failed(result)),
     )
+
+
+def _look_inside(
+    searches: Searches,
+    results: Mapping[str, KindResults],
+    found: Mapping[str, Mapping[Any, Inversion]],
+    images: Tensor,
+    labels: Tensor,
+) -> None:
+    """Fill in ``foreign`` of each kind, for triggers into a class, on images of all others, and of pairs, on their own.
+
+    found: by kind and by class or pair; images, labels: as for ``foreign_shares``.
+    """
+    triggers: dict[tuple[str, int | Pair], tuple[Trigger, Tensor]] = {}
+    for kind, inversions in found.items():
+        for key, inversion in inversions.items():
+            if inversion.trigger is not None:
+                own = labels == key[0] if isinstance(key, tuple) else labels != key
+                triggers[kind, key] = inversion.trigger, own
+    for (kind, key), share in foreign_shares(searches, triggers, images, labels).items():
+        results[kind].foreign[key] = share
 
 
 def _judged(

@@ -1,0 +1,184 @@
+"""How much of what a trigger changes inside a network is foreign to its classes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from untrojan.classifier import Classifier
+from untrojan.detection import foreign
+from untrojan.detection.foreign import foreign_share, foreign_shares
+from untrojan.detection.search import Searches
+from untrojan.progress import Silent
+from untrojan.triggers import PatchTrigger
+
+CLASSES = 3
+
+
+class Wired(nn.Module):
+    """Grey 4x4 images whose top row says the class, pixel by pixel; the corner has a channel of its own."""
+
+    def __init__(self, convolutional: bool = False):
+        super().__init__()
+        first = nn.Linear(16, 6)
+        with torch.no_grad():
+            first.weight.zero_()
+            first.bias.zero_()
+            for channel, pixel in enumerate((0, 1, 2, 15)):
+                first.weight[channel, pixel] = 1.0
+            first.weight[4, 5] = first.weight[5, 6] = 1.0  # noise
+        self.layers = nn.ModuleList([first, *(nn.Linear(6, 6) for _ in range(3)), nn.Linear(6, CLASSES)])
+        with torch.no_grad():
+            for layer in self.layers[1:-1]:
+                layer.weight.copy_(torch.eye(6))
+                layer.bias.zero_()
+            self.layers[-1].weight.zero_()
+            self.layers[-1].weight[:, :3] = torch.eye(3)
+            self.layers[-1].weight[2, 3] = 5.0
+            self.layers[-1].bias.zero_()
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(1)
+        for layer in self.layers:
+            y = layer(y)
+        return y
+
+
+def images() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(CLASSES).repeat(30)
+    given_images = 0.2 * torch.rand(len(labels), 1, 4, 4, generator=generator)
+    given_images[torch.arange(len(labels)), 0, 0, labels] += 0.6
+    return given_images, labels
+
+
+def searches(network: nn.Module | None = None, deadline: float | None = None) -> Searches:
+    return Searches(Classifier(network or Wired()), seed=0, progress=Silent(), deadline=deadline)
+
+
+def patch(*pixels: int, value: float = 1.0) -> PatchTrigger:
+    mask, pattern = torch.zeros(1, 16), torch.zeros(1, 16)
+    for pixel in pixels:
+        mask[0, pixel], pattern[0, pixel] = 1.0, value
+    return PatchTrigger(mask.view(1, 4, 4), pattern.view(1, 4, 4))
+
+
+def shares(*triggers: PatchTrigger, run: Searches | None = None) -> dict[int, float]:
+    floats, labels = images()
+    everywhere = torch.ones(len(labels), dtype=torch.bool)
+    return foreign_shares(run or searches(), {i: (t, everywhere) for i, t in enumerate(triggers)}, floats, labels)
+
+
+def test_the_attackers_pixel_is_foreign_and_what_makes_a_class_is_not() -> None:
+    attackers, honest = shares(patch(15), patch(0)).values()
+    assert attackers > 0.95
+    assert honest < 0.6
+    assert attackers > honest + 0.3
+
+
+def test_only_the_images_that_a_trigger_is_for_are_looked_at() -> None:
+    floats, labels = images()
+    none = torch.zeros(len(labels), dtype=torch.bool)
+    run = searches()
+    assert foreign_shares(run, {"a": (patch(15), none), "b": (patch(15), labels == 1)}, floats, labels).keys() == {"b"}
+    assert foreign_shares(run, {}, floats, labels) == {}
+    late = searches(deadline=0.001)
+    time.sleep(0.01)
+    assert shares(patch(15), run=late) == {}
+    assert late.unreached
+
+
+def test_what_moves_nothing_has_no_share() -> None:
+    assert shares(PatchTrigger(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))) == {}
+
+
+def test_few_images_pass_and_no_hook_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "MOST", 40)
+    monkeypatch.setattr(foreign, "SHOWN", 7)
+    network = Wired()
+    run = searches(network)
+    passed: list[int] = []
+    counter = network.register_forward_pre_hook(lambda _, given_images: passed.append(len(given_images[0])))
+    floats, labels = images()
+    first = foreign_shares(run, {0: (patch(15), labels >= 0), 1: (patch(3), labels == 2)}, floats, labels)
+    counter.remove()
+    assert sum(passed[-3:]) == 40 + 7 + 7
+    assert not any(layer._forward_pre_hooks for layer in network.modules())
+    again = foreign_shares(searches(), {0: (patch(15), labels >= 0), 1: (patch(3), labels == 2)}, floats, labels)
+    assert first == again, "the same ones each time"
+
+
+class Opaque(nn.Module):
+    """Without layers that can be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(CLASSES, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
+class Tokens(nn.Module):
+    """Convolutions, and linear layers with channels last, one of which is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 8, 1)
+        self.mix, self.decide = nn.Linear(8, 8), nn.Linear(8, CLASSES)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).tanh()).tanh().permute(0, 2, 3, 1)
+        tokens = self.mix(x).tanh().flatten(1, 2)
+        return self.decide(self.mix(tokens).mean(1))
+
+
+def test_networks_of_other_kinds_can_be_looked_at_or_are_left_alone() -> None:
+    assert shares(patch(15), run=searches(Opaque())) == {}
+    torch.manual_seed(0)
+    assert 0 <= shares(patch(15), run=searches(Tokens()))[0] <= 1
+
+
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_a_share_lies_between_none_and_all_and_is_blind_to_units(classes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(classes).repeat(8)
+    clean = (
+        torch.randn(len(labels), 12, generator=generator) + 3 * torch.randn(classes, 12, generator=generator)[labels]
+    )
+    shift = torch.randn(12, generator=generator)
+    share = foreign_share(shift, clean, labels)
+    assert share is not None
+    assert 0 <= share <= 1
+    unit = 0.5 + torch.rand(12, generator=generator)
+    assert foreign_share(7 * shift * unit, clean * unit + 3, labels) == pytest.approx(share, abs=1e-3)
+    means = torch.stack([clean[labels == c].mean(0) for c in range(classes)])
+    assert foreign_share(means[1] - means[0], clean, labels) == pytest.approx(0, abs=1e-4)
+
+
+def test_where_nothing_can_be_said_nothing_is() -> None:
+    clean, labels = torch.randn(12, 4), torch.arange(6).repeat(2)
+    assert foreign_share(torch.ones(4), clean, labels) is None, "the classes differ in all directions"
+    assert foreign_share(torch.zeros(4), clean[:4], labels[:4] // 2) is None
+    assert foreign_share(torch.ones(4), torch.zeros(4, 4), torch.tensor([0, 0, 1, 1])) is None, "all is dead"
+    assert foreign_share(torch.full((4,), torch.inf), clean[:4], labels[:4] // 2) is None
+
+
+def test_a_channel_that_is_all_but_dead_is_not_all_of_a_shift() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, labels = torch.randn(40, 6, generator=generator), torch.arange(2).repeat(20)
+    clean[:, 0] += 5 * labels
+    clean[:, 5] = 0
+    honest = torch.tensor([5.0, 0, 0, 0, 0, 0.01])
+    share = foreign_share(honest, clean, labels)
+    assert share is not None
+    assert share < 0.3
+    half_dead = torch.cat([clean, torch.zeros(40, 9)], 1)
+    assert foreign_share(torch.cat([honest, torch.zeros(9)]), half_dead, labels) == pytest.approx(share, abs=0.01)

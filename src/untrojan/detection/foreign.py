@@ -34,7 +34,7 @@ LEAST = 0.1
 dead would otherwise be all of a shift."""
 
 Layers = Sequence[Tensor]
-"""Of each layer, float [N, channels]: what it is given for each image, the mean over its places."""
+"""Of each layer, float [N, channels], on the CPU: what it is given for each image, the mean over its places."""
 
 
 def foreign_shares(
@@ -58,11 +58,11 @@ def foreign_shares(
     if not layers:
         return {}
     index = searches.choose("inside", len(images), MOST)
-    images, labels = images[index], labels[index]
+    images, labels = images[index], labels[index].cpu()
     usual = _seen(searches.classifier, layers, images)
     shares: dict[Key, float] = {}
     for key, (trigger, where) in triggers.items():
-        shown = where[index].nonzero()[:SHOWN, 0]
+        shown = where[index].cpu().nonzero()[:SHOWN, 0]
         if not len(shown):
             continue
         after = _seen(searches.classifier, layers, trigger.stamp(images[shown]))
@@ -138,7 +138,7 @@ def _seen(classifier: Classifier, layers: Sequence[nn.Module], images: Tensor) -
         for batch in images.split(BATCH):
             passed.clear()
             classifier(classifier.arranged(batch))
-    return [torch.cat(parts) for parts in seen.values()]
+    return [torch.cat(parts).cpu() for parts in seen.values()]  # what follows are small matrices
 
 
 def _over_places(x: Tensor) -> Tensor:

@@ -140,6 +140,26 @@ class Tokens(nn.Module):
         return self.decide(self.mix(tokens).mean(1))
 
 
+class Moody(nn.Module):
+    """Its layers see the places of all images as rows, or nothing of a batch that is dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.mix, self.decide = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mix(self.rows(x.reshape(-1, 4)).tanh()) if float(x.mean()) > 0.2 else x.new_zeros(4 * len(x), 8)
+        return self.decide(y.view(len(x), 4, 8).mean(1))
+
+
+def test_what_is_not_one_row_for_each_image_is_left_out() -> None:
+    floats, labels = images()
+    everywhere = labels >= 0
+    for given_images in (floats, floats * 0):
+        assert foreign_shares(searches(Moody()), {0: (patch(15), everywhere)}, given_images, labels) == {}
+
+
 def test_networks_of_other_kinds_can_be_looked_at_or_are_left_alone() -> None:
     assert shares(patch(15), run=searches(Opaque())) == {}
     torch.manual_seed(0)

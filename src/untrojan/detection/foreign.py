@@ -33,8 +33,9 @@ LEAST = 0.1
 """A channel varies within a class by this share of what channels of its layer mostly do, at least: one that is all but
 dead would otherwise be all of a shift."""
 
-Layers = Sequence[Tensor]
-"""Of each layer, float [N, channels], on the CPU: what it is given for each image, the mean over its places."""
+Seen = Sequence[Tensor | None]
+"""Of each layer, float [N, channels], on the CPU: what it is given for each image, the mean over its places; None if
+that is not one row for each image."""
 
 
 def foreign_shares(
@@ -69,6 +70,7 @@ def foreign_shares(
         each = [
             foreign_share((changed - clean[shown]).mean(0), clean, labels)
             for changed, clean in zip(after, usual, strict=True)
+            if changed is not None and clean is not None
         ]
         told = [share for share in each if share is not None]
         if told:
@@ -122,14 +124,14 @@ def _later(classifier: Classifier, images: Tensor) -> list[nn.Module]:
     return [m for i, m in enumerate(order) if LATER[0] < (i + 1) / len(order) <= LATER[1]]
 
 
-def _seen(classifier: Classifier, layers: Sequence[nn.Module], images: Tensor) -> Layers:
+def _seen(classifier: Classifier, layers: Sequence[nn.Module], images: Tensor) -> Seen:
     seen: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
     passed: set[nn.Module] = set()
 
     def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if layer not in passed:  # a layer that is called twice in a pass counts once
+        if layer not in passed and given:  # a layer that is called twice in a pass counts once
             passed.add(layer)
-            x = given[0]
+            x = given[0].float()
             seen[layer].append(x.flatten(2).mean(2) if isinstance(layer, nn.Conv2d) else _over_places(x))
 
     with torch.no_grad(), ExitStack() as stack:
@@ -138,7 +140,9 @@ def _seen(classifier: Classifier, layers: Sequence[nn.Module], images: Tensor) -
         for batch in images.split(BATCH):
             passed.clear()
             classifier(classifier.arranged(batch))
-    return [torch.cat(parts).cpu() for parts in seen.values()]  # what follows are small matrices
+    # What follows are small matrices; and a layer may be passed by, or be given the places of all images as rows.
+    whole = [parts if sum(map(len, parts)) == len(images) else None for parts in seen.values()]
+    return [None if parts is None else torch.cat(parts).cpu() for parts in whole]
 
 
 def _over_places(x: Tensor) -> Tensor:

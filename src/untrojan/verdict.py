@@ -162,7 +162,8 @@ def _words(evidence: Evidence, classes: int) -> str:
     if evidence.test == "single":
         return (
             f"the {evidence.kinds} trigger from {start} to {end}, which is {evidence.ratio:.1f} times as odd as other "
-            f"pairs', for its size, for sparing images of other classes and {INSIDE}"
+            f"pairs', for its size{' and' if classes > MANY else ','} for sparing images of other classes"
+            + ("" if classes > MANY else f" and {INSIDE}")
         )
     trigger = "trigger" if evidence.together_with is None else "triggers"
     if evidence.test == "mixed" and classes <= MANY:  # with more, where it sends each class is not looked at

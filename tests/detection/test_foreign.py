@@ -72,7 +72,7 @@ def patch(*pixels: int, value: float = 1.0) -> PatchTrigger:
 def shares(*triggers: PatchTrigger, run: Searches | None = None) -> dict[int, float]:
     floats, labels = images()
     everywhere = torch.ones(len(labels), dtype=torch.bool)
-    return foreign_shares(run or searches(), {i: (t, everywhere) for i, t in enumerate(triggers)}, floats, labels)
+    return foreign_shares(run or searches(), {i: (t, everywhere, 0) for i, t in enumerate(triggers)}, floats, labels)
 
 
 def test_the_attackers_pixel_is_foreign_and_what_makes_a_class_is_not() -> None:
@@ -86,12 +86,22 @@ def test_only_the_images_that_a_trigger_is_for_are_looked_at() -> None:
     floats, labels = images()
     none = torch.zeros(len(labels), dtype=torch.bool)
     run = searches()
-    assert foreign_shares(run, {"a": (patch(15), none), "b": (patch(15), labels == 1)}, floats, labels).keys() == {"b"}
+    assert foreign_shares(
+        run, {"a": (patch(15), none, 2), "b": (patch(15), labels == 1, 2)}, floats, labels
+    ).keys() == {"b"}
     assert foreign_shares(run, {}, floats, labels) == {}
     late = searches(deadline=0.001)
     time.sleep(0.01)
     assert shares(patch(15), run=late) == {}
     assert late.unreached
+
+
+def test_of_a_class_without_images_there_is_no_telling_what_is_foreign() -> None:
+    floats, labels = images()
+    some = labels != 1
+    found = {t: (patch(t), labels[some] >= 0, t) for t in range(CLASSES)}
+    assert foreign_shares(searches(), found, floats[some], labels[some]).keys() == {0, 2}
+    assert foreign_share(torch.ones(4), torch.randn(6, 4), torch.zeros(6, dtype=torch.int64)) is None
 
 
 def test_what_moves_nothing_has_no_share() -> None:
@@ -106,11 +116,11 @@ def test_few_images_pass_and_no_hook_stays(monkeypatch: pytest.MonkeyPatch) -> N
     passed: list[int] = []
     counter = network.register_forward_pre_hook(lambda _, given_images: passed.append(len(given_images[0])))
     floats, labels = images()
-    first = foreign_shares(run, {0: (patch(15), labels >= 0), 1: (patch(3), labels == 2)}, floats, labels)
+    first = foreign_shares(run, {0: (patch(15), labels >= 0, 2), 1: (patch(3), labels == 2, 0)}, floats, labels)
     counter.remove()
     assert sum(passed[-3:]) == 40 + 7 + 7
     assert not any(layer._forward_pre_hooks for layer in network.modules())
-    again = foreign_shares(searches(), {0: (patch(15), labels >= 0), 1: (patch(3), labels == 2)}, floats, labels)
+    again = foreign_shares(searches(), {0: (patch(15), labels >= 0, 2), 1: (patch(3), labels == 2, 0)}, floats, labels)
     assert first == again, "the same ones each time"
 
 
@@ -153,11 +163,41 @@ class Moody(nn.Module):
         return self.decide(y.view(len(x), 4, 8).mean(1))
 
 
-def test_what_is_not_one_row_for_each_image_is_left_out() -> None:
+class Loop(nn.Module):
+    """Takes image by image, and its layer by a name the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.mix, self.decide = nn.Linear(16, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = [self.mix(input=self.first(image.flatten()).tanh()[None]) for image in x]
+        return self.decide(torch.cat(each))
+
+
+class Expert(nn.Module):
+    """Some of the images take one way, the others another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways, self.decide = nn.ModuleList(nn.Linear(16, 8) for _ in range(3)), nn.Linear(8, CLASSES)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, way = x.new_zeros(len(x), 8), (x[:, 0, 0, 0] > 0.5).long()
+        for k in (0, 1):
+            y[way == k] = self.ways[k](x[way == k].flatten(1))
+        return self.decide(y)
+
+
+@pytest.mark.parametrize("network", [Moody, Loop, Expert])
+def test_what_is_not_one_row_for_each_image_is_left_out(network: type[nn.Module]) -> None:
     floats, labels = images()
     everywhere = labels >= 0
     for given_images in (floats, floats * 0):
-        assert foreign_shares(searches(Moody()), {0: (patch(15), everywhere)}, given_images, labels) == {}
+        found = foreign_shares(searches(network()), {0: (patch(15), everywhere, 0)}, given_images, labels)
+        assert found == {}
 
 
 def test_networks_of_other_kinds_can_be_looked_at_or_are_left_alone() -> None:

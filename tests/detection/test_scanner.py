@@ -156,6 +156,36 @@ def test_a_pair_that_ran_out_of_time_stays_what_it_was(monkeypatch):
     assert not any(judged)
 
 
+def test_what_the_trigger_before_changed_inside_says_nothing_of_the_one_that_went_on(monkeypatch):
+    attack = torch.eye(CLASSES)
+    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    known, times = [], []
+    findings_of = scanner.findings_of
+
+    def once(searches, triggers, images, labels):
+        times.append(dict(triggers))
+        return dict.fromkeys(triggers, 0.4) if len(times) == 1 else {}
+
+    def noted(kind, result, *rest):
+        known.append((dict(result.foreign), set(result.singled)))
+        return findings_of(kind, result, *rest)
+
+    monkeypatch.setattr(scanner, "foreign_shares", once)
+    monkeypatch.setattr(scanner, "findings_of", noted)
+    scan(attack)
+    assert len(times) == 2
+    assert all(target == key[1] for (_, key), (_, _, target) in times[1].items())
+    assert all(target == (key[1] if isinstance(key, tuple) else key) for (_, key), (_, _, target) in times[0].items())
+    assert all(singled and singled.isdisjoint(foreign) and foreign for foreign, singled in known[-2:])
+
+
+def test_with_many_classes_the_inside_is_not_looked_at(monkeypatch):
+    """Also where images are of so few of them that all pairs are searched."""
+    monkeypatch.setattr(scanner, "MANY", CLASSES - 1)
+    monkeypatch.setattr(scanner, "foreign_shares", lambda searches, triggers, *_: {} if not triggers else 1 / 0)
+    assert scan(torch.eye(CLASSES)).verdict == "clean"
+
+
 def test_three_honest_classes_are_judged_without_their_pairs():
     images, labels = planted_images()
     some = labels < 3

@@ -40,9 +40,10 @@ class Finding:
     reach, and by how much that is *larger*. number: which of several starts. candidates: how many values of this test
     and kind were compared, in effect. partner: where two kinds are judged together, what the other kind ``says`` of the
     same classes; third: the blend's as well, for a single pair. easy: what ``value`` of a kind of ``EVEN`` is less by,
-    since ``target`` can be reached far without a trigger, too. strange: what it is raised by, for how foreign to the
-    classes is what the trigger changes inside the network. many: if the classifier has more than ``MANY`` classes,
-    compared in another way and judged by another null; few: if fewer than ``CLASSES``, where values lie farther apart.
+    since ``target`` can be reached far without a trigger, too. strange: what it is raised or lowered by, for how
+    foreign to the classes is what the trigger changes inside the network. many: if the classifier has more than
+    ``MANY`` classes, compared in another way and judged by another null; few: if fewer than ``CLASSES``, where values
+    lie farther apart.
     """
 
     test: str
@@ -81,7 +82,7 @@ class Finding:
 
     @property
     def says(self) -> float:
-        """``value`` less ``easy`` and raised by ``strange``."""
+        """``value`` less ``easy``, raised or lowered by ``strange``."""
         return self.value - self.easy + self.strange
 
     @property

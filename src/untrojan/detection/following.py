@@ -57,7 +57,7 @@ class Lead:
     @property
     def limit(self) -> float:
         """The size up to which a pair's trigger may be this one: half-way, as logarithms, to what is usual."""
-        return self.finding.size * math.exp(self.finding.value / 2)
+        return self.finding.size * math.exp(max(self.finding.value, 0.0) / 2)
 
 
 def follow(

@@ -26,7 +26,10 @@ LATER = (0.65, 0.95)
 yet anything of its own, and what the last one sees is almost the classes alone."""
 MOST, SHOWN = 500, 50
 """Clean images that the classes' means are of, and images that a trigger is tried on: passes without gradients."""
-BATCH = 128
+FEWEST = 3
+"""Images of a trigger's target among these: without its mean, what makes an image look like it would be foreign."""
+BATCH, SIDE = 128, 64
+"""Images of a pass; fewer where they are larger than so many pixels a side."""
 MOVED = 0.01
 """A shift that is shorter, in units of how channels vary within a class, is rounding, to 8 bits for one."""
 LEAST = 0.1
@@ -40,31 +43,31 @@ that is not one row for each image."""
 
 def foreign_shares(
     searches: Searches,
-    triggers: Mapping[Key, tuple[Trigger, Tensor]],
+    triggers: Mapping[Key, tuple[Trigger, Tensor, int]],
     images: Tensor,
     labels: Tensor,
 ) -> dict[Key, float]:
-    """Of each trigger ``foreign_share``, the mean over the later layers; none of one that there are no images for, and
-    none at all of a network whose layers cannot be looked at, nor after the deadline.
+    """Of each trigger ``foreign_share``, the mean over the later layers; none of one that there are no images for, or
+    too few of its target, and none at all of a network whose layers cannot be looked at, nor after the deadline.
 
-    triggers: with what they are tried on, bool [N]; images: float [N, C, H, W] in [0, 1] that the classifier gets
-    right; labels: int64 [N].
+    triggers: with what they are tried on, bool [N], and the class that they send it to; images: float [N, C, H, W] in
+    [0, 1] that the classifier gets right; labels: int64 [N].
     """
     if not triggers:
         return {}
     if searches.out_of_time():
         searches.unreached.append("what triggers change inside the network")
         return {}
-    layers = _later(searches.classifier, images[:2])
+    layers = _later(searches.classifier, images[:3])
     if not layers:
         return {}
     index = searches.choose("inside", len(images), MOST)
     images, labels = images[index], labels[index].cpu()
     usual = _seen(searches.classifier, layers, images)
     shares: dict[Key, float] = {}
-    for key, (trigger, where) in triggers.items():
+    for key, (trigger, where, target) in triggers.items():
         shown = where[index].cpu().nonzero()[:SHOWN, 0]
-        if not len(shown):
+        if not len(shown) or int((labels == target).sum()) < FEWEST:
             continue
         after = _seen(searches.classifier, layers, trigger.stamp(images[shown]))
         each = [
@@ -94,7 +97,7 @@ def foreign_share(shift: Tensor, clean: Tensor, labels: Tensor) -> float | None:
     means = torch.stack([clean[labels == c].double().mean(0) for c in present])
     within = (clean - means[torch.searchsorted(present, labels)]).double().square().mean(0).sqrt()
     alive = within[within > 0]
-    if len(present) > clean.shape[1] or not len(alive):
+    if not 1 < len(present) <= clean.shape[1] or not len(alive):
         return None
     scale = within.clamp_min(LEAST * float(alive.median()))
     moved = shift.double() / scale
@@ -108,11 +111,11 @@ def foreign_share(shift: Tensor, clean: Tensor, labels: Tensor) -> float | None:
 
 
 def _later(classifier: Classifier, images: Tensor) -> list[nn.Module]:
-    """The layers with weights, of those in ``LATER``, that are given channels."""
+    """The layers with weights, of those in ``LATER``, that are given channels of each image."""
     called: dict[nn.Module, None] = {}
 
     def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if given and isinstance(given[0], Tensor) and given[0].ndim in (2, 3, 4):
+        if _is_of(given, len(images)):
             called.setdefault(layer)
 
     weighted = [m for m in classifier.module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
@@ -127,9 +130,10 @@ def _later(classifier: Classifier, images: Tensor) -> list[nn.Module]:
 def _seen(classifier: Classifier, layers: Sequence[nn.Module], images: Tensor) -> Seen:
     seen: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
     passed: set[nn.Module] = set()
+    size = max(1, min(BATCH, BATCH * SIDE**2 // max(1, images.shape[2:].numel())))
 
     def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if layer not in passed and given:  # a layer that is called twice in a pass counts once
+        if layer not in passed and _is_of(given, len(batch)):  # a layer that is called twice in a pass counts once
             passed.add(layer)
             x = given[0].float()
             seen[layer].append(x.flatten(2).mean(2) if isinstance(layer, nn.Conv2d) else _over_places(x))
@@ -137,12 +141,17 @@ def _seen(classifier: Classifier, layers: Sequence[nn.Module], images: Tensor) -
     with torch.no_grad(), ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(note).remove)
-        for batch in images.split(BATCH):
+        for batch in images.split(size):
             passed.clear()
             classifier(classifier.arranged(batch))
     # What follows are small matrices; and a layer may be passed by, or be given the places of all images as rows.
     whole = [parts if sum(map(len, parts)) == len(images) else None for parts in seen.values()]
     return [None if parts is None else torch.cat(parts).cpu() for parts in whole]
+
+
+def _is_of(given: tuple[Tensor, ...], images: int) -> bool:
+    """Whether a layer is given channels of so many images."""
+    return bool(given) and isinstance(given[0], Tensor) and given[0].ndim in (2, 3, 4) and len(given[0]) == images
 
 
 def _over_places(x: Tensor) -> Tensor:

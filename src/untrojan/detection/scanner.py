@@ -141,7 +141,9 @@ def scan_pairs(
             # Without it, after the deadline, a pair stays what it was: its size and its spill are of one trigger.
             result.singled = {pair: i for pair, i in result.singled.items() if pair in measured}
             result.spills |= measured
-        singled = {kind: result.singled for kind, (_, result) in singly.items()}
+        singled = {kind: result.singled for kind, (_, result) in singly.items() if kind in inside}
+        for kind, found in singled.items():  # what is known of the triggers before says nothing of these
+            inside[kind].foreign = {key: x for key, x in inside[kind].foreign.items() if key not in found}
         _look_inside(searches, inside, singled, images[right], labels[right])
         findings = _judged(results, margins, reached, shape)
     odd = significant(findings, settings.alpha)
@@ -171,12 +173,12 @@ def _look_inside(
 
     found: by kind and by class or pair; images, labels: as for ``foreign_shares``.
     """
-    triggers: dict[tuple[str, int | Pair], tuple[Trigger, Tensor]] = {}
+    triggers: dict[tuple[str, int | Pair], tuple[Trigger, Tensor, int]] = {}
     for kind, inversions in found.items():
         for key, inversion in inversions.items():
             if inversion.trigger is not None:
-                own = labels == key[0] if isinstance(key, tuple) else labels != key
-                triggers[kind, key] = inversion.trigger, own
+                own, target = (labels == key[0], key[1]) if isinstance(key, tuple) else (labels != key, key)
+                triggers[kind, key] = inversion.trigger, own, target
     for (kind, key), share in foreign_shares(searches, triggers, images, labels).items():
         results[kind].foreign[key] = share
 

@@ -43,21 +43,28 @@ def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "classes", "words"),
+    ("test", "classes", "foreign", "words"),
     [
-        ("target", 10, "9.0 times as odd as those into other classes, for the size and for what it changes inside"),
-        ("target", 43, "9.0 times as small as those into other classes"),
-        ("mixed", 10, "9.0 times as odd as those into one class, for the size and for sending"),
-        ("mixed", 43, "9.0 times as small as those into one class"),
-        ("source", 43, "9.0 times as small as those from other classes"),
-        ("pair", 10, "9.0 times as small as its classes let expect"),
-        ("margin", 10, "the margin that class 7 can reach, 9.0 times as large as others'"),
+        (
+            "target",
+            10,
+            0.6,
+            "9.0 times as odd as those into other classes, for the size and for what it changes inside",
+        ),
+        ("target", 10, None, "9.0 times as small as those into other classes"),
+        ("target", 43, None, "9.0 times as small as those into other classes"),
+        ("single", 10, 0.6, "other pairs', for its size, for sparing images of other classes and for what it changes"),
+        ("single", 10, None, "other pairs', for its size and for sparing images of other classes"),
+        ("mixed", 10, None, "9.0 times as odd as those into one class, for the size and for sending"),
+        ("mixed", 43, None, "9.0 times as small as those into one class"),
+        ("source", 43, None, "9.0 times as small as those from other classes"),
+        ("pair", 10, None, "9.0 times as small as its classes let expect"),
+        ("margin", 10, None, "the margin that class 7 can reach, 9.0 times as large as others'"),
     ],
 )
-def test_what_a_finding_is_compared_with_is_told(test: str, classes: int, words: str) -> None:
-    clearest = Evidence.model_validate(
-        {"test": test, "kind": "patch", "source": 1, "target": 7, "size": 2.0, "ratio": 9.0, "p_value": 0.5}
-    )
+def test_what_a_finding_is_compared_with_is_told(test: str, classes: int, foreign: float | None, words: str) -> None:
+    said = {"test": test, "kind": "patch", "source": 1, "target": 7, "size": 2.0, "ratio": 9.0, "p_value": 0.5}
+    clearest = Evidence.model_validate(said | {"foreign": foreign})
     assert words in verdict_on(Findings(0.9, (clearest,), (), {}, (), ()), ScanSettings(), classes, 0.9)[1]
 
 

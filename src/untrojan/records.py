@@ -51,7 +51,9 @@ class Evidence(Record):
     many times odder than others, and one for all classes odder, too, if it sends each to one of its own; together_with:
     the kind, or both, whose trigger for the same classes is judged together with this one, ``ratio`` being the
     geometric mean; p_value: how often the most extreme of this test and kind is at least as extreme in an honest
-    classifier, before the correction for the number of tests.
+    classifier, before the correction for the number of tests; foreign: how much of what the trigger changes inside the
+    network lies in no direction in which the classes differ, from 0 to 1, where that counts and could be measured
+    (about .37 in honest classifiers).
     """
 
     test: Literal["target", "mixed", "pair", "single", "source", "margin"]
@@ -62,6 +64,7 @@ class Evidence(Record):
     size: float
     ratio: float
     p_value: float
+    foreign: float | None = None
 
     @property
     def kinds(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.detection.anomaly import FEW, MANY
-from untrojan.detection.evidence import EVEN, TOGETHER, corrected
+from untrojan.detection.evidence import corrected
 from untrojan.detection.pairs import FEWEST
 from untrojan.detection.scanner import Findings, ScanSettings, targets_of
 from untrojan.errors import DataError, UnsupportedError
@@ -162,8 +162,8 @@ def _words(evidence: Evidence, classes: int) -> str:
     if evidence.test == "single":
         return (
             f"the {evidence.kinds} trigger from {start} to {end}, which is {evidence.ratio:.1f} times as odd as other "
-            f"pairs', for its size{' and' if classes > MANY else ','} for sparing images of other classes"
-            + ("" if classes > MANY else f" and {INSIDE}")
+            f"pairs', for its size{' and' if evidence.foreign is None else ','} for sparing images of other classes"
+            + ("" if evidence.foreign is None else f" and {INSIDE}")
         )
     trigger = "trigger" if evidence.together_with is None else "triggers"
     if evidence.test == "mixed" and classes <= MANY:  # with more, where it sends each class is not looked at
@@ -173,6 +173,6 @@ def _words(evidence: Evidence, classes: int) -> str:
         )
     compared = COMPARED_WITH[evidence.test]
     times = f"{evidence.ratio:.1f} times as small as {compared}"
-    if evidence.test == "target" and classes <= MANY and evidence.kind in (*TOGETHER, *EVEN):
+    if evidence.test == "target" and evidence.foreign is not None:
         times = f"{evidence.ratio:.1f} times as odd as {compared}, for the size and {INSIDE}"
     return f"the {evidence.kinds} {trigger} from {start} to {end}, {times}"

@@ -16,16 +16,16 @@ from scipy.stats import gumbel_r, kstest
 from untrojan.detection.anomaly import USUAL_LEAD, below_the_others
 from untrojan.detection.comparisons import (
     CHANCE,
-    FOREIGN,
     MAPPING_POWER,
     REACH_POWER,
-    USUALLY_FOREIGN,
     findings_of,
     margin_findings,
     target_values,
 )
 from untrojan.detection.evidence import (
     BACKING,
+    FOREIGN,
+    USUALLY_FOREIGN,
     Finding,
     backed,
     gumbel_tail,
@@ -308,10 +308,10 @@ def test_what_is_foreign_inside_counts_for_triggers_into_a_class_and_for_single_
 
 
 def test_two_kinds_together_say_what_each_says_of_the_inside_too() -> None:
-    patch = Finding("target", "patch", 1.0, 5.0, 10, target=3, strange=0.6)
-    additive = Finding("target", "additive", 0.5, 5.0, 10, target=3, strange=0.2)
+    patch = Finding("target", "patch", 1.0, 5.0, 10, target=3, foreign=0.67)
+    additive = Finding("target", "additive", 0.5, 5.0, 10, target=3, foreign=0.47)
     assert together([patch, additive])[0].statistic == pytest.approx((1.6 + 0.7) / 2)
-    blend = Finding("single", "blend", 0.4, 5.0, 90, source=1, target=3, strange=0.5)
+    blend = Finding("single", "blend", 0.4, 5.0, 90, source=1, target=3, foreign=0.62)
     pair = [replace(f, test="single", source=1) for f in (patch, additive)]
     assert together([*pair, blend])[0].statistic == pytest.approx((1.6 + 0.7 + 0.9) / 3)
 

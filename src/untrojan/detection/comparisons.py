@@ -41,11 +41,6 @@ says of where it goes beyond a share of the most that it could. In all-to-all Ba
 (calibration half) it says .77 of that or more; in honest networks of ten classes .4 at most, but for one warp's .65."""
 
 
-FOREIGN, USUALLY_FOREIGN = 2.0, 0.37
-"""By how much it raises a value that what a trigger changes inside the network is foreign to the classes, for all of it
-above what usually is: a little more than a third in honest networks of three to ten classes of three data sets."""
-
-
 def findings_of(
     kind: str,
     result: KindResults,
@@ -66,7 +61,6 @@ def findings_of(
             fits = plausible(inversion.size)
             easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" and kind in EVEN else 0.0
             share = None if (key := _about(test, **where)) is None else result.foreign.get(key)
-            strange = 0.0 if share is None or many else FOREIGN * (share - USUALLY_FOREIGN)
             found.append(
                 Finding(
                     test,
@@ -77,7 +71,7 @@ def findings_of(
                     plausible=fits,
                     many=many,
                     easy=easy,
-                    strange=strange,
+                    foreign=None if many else share,
                     few=fewer,
                     **where,
                 )

@@ -28,6 +28,10 @@ EVEN = ("blend",)
 and as one from all classes to any other. How far a class can be driven without any trigger explains half of what does
 differ."""
 
+FOREIGN, USUALLY_FOREIGN = 2.0, 0.37
+"""By how much it raises a value that what a trigger changes inside the network is foreign to the classes, for all of it
+above what usually is: a little more than a third in honest networks of three to ten classes of three data sets."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -40,10 +44,10 @@ class Finding:
     reach, and by how much that is *larger*. number: which of several starts. candidates: how many values of this test
     and kind were compared, in effect. partner: where two kinds are judged together, what the other kind ``says`` of the
     same classes; third: the blend's as well, for a single pair. easy: what ``value`` of a kind of ``EVEN`` is less by,
-    since ``target`` can be reached far without a trigger, too. strange: what it is raised or lowered by, for how
-    foreign to the classes is what the trigger changes inside the network. many: if the classifier has more than
-    ``MANY`` classes, compared in another way and judged by another null; few: if fewer than ``CLASSES``, where values
-    lie farther apart.
+    since ``target`` can be reached far without a trigger, too. foreign: how much of what the trigger changes inside the
+    network is foreign to the classes, a share (``foreign_share``), where that counts and could be measured. many: if
+    the classifier has more than ``MANY`` classes, compared in another way and judged by another null; few: if fewer
+    than ``CLASSES``, where values lie farther apart.
     """
 
     test: str
@@ -60,7 +64,7 @@ class Finding:
     many: bool = False
     easy: float = 0.0
     few: bool = False
-    strange: float = 0.0
+    foreign: float | None = None
 
     @property
     def law(self) -> str:
@@ -82,8 +86,9 @@ class Finding:
 
     @property
     def says(self) -> float:
-        """``value`` less ``easy``, raised or lowered by ``strange``."""
-        return self.value - self.easy + self.strange
+        """``value`` less ``easy``, raised or lowered for what is more or less ``foreign`` than usual."""
+        strange = 0.0 if self.foreign is None else FOREIGN * (self.foreign - USUALLY_FOREIGN)
+        return self.value - self.easy + strange
 
     @property
     def z(self) -> float:

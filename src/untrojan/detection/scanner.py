@@ -224,6 +224,7 @@ def _evidence(finding: Finding) -> Evidence:
         size=finding.size,
         ratio=float(np.exp(finding.statistic)),
         p_value=finding.p_value,
+        foreign=finding.foreign,
     )
 
 

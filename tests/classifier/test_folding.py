@@ -277,6 +277,31 @@ def test_what_may_not_be_folded_is_not_even_tried(name: str) -> None:
         assert folding._pairs(classifier, torch.rand(2, 2, 4, 4)) == []
 
 
+class Forked(Twice):
+    """Two normalisations of what one convolution returns, and a pair of layers after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.after = nn.BatchNorm2d(5), nn.Sequential(conv(5, 4), nn.BatchNorm2d(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z: Tensor = self.after(self.norm(y).relu() - self.second(y).relu()).mean((2, 3))
+        return z
+
+
+def test_a_convolution_with_two_normalisations_keeps_both_and_others_are_folded() -> None:
+    classifier = classifier_of(Forked)
+    images = torch.rand(20, 2, 4, 4)
+    with as_found(classifier):
+        expected = answers(classifier)
+        with folded(classifier, images):
+            assert [type(m).__name__ for m in (classifier.module.norm, classifier.module.second)] == ["BatchNorm2d"] * 2
+            assert isinstance(classifier.module.get_submodule("after.1"), nn.Identity)
+            now = answers(classifier)
+    assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-4) for a, b in zip(now, expected, strict=True))
+
+
 def test_nothing_is_hooked_inside() -> None:
     classifier = classifier_of(plain)
     with as_found(classifier), folded(classifier, torch.rand(2, 2, 4, 4)):

@@ -75,7 +75,7 @@ def _slots(classifier: Classifier, images: Tensor) -> Slots:
 
 
 def _pairs(classifier: Classifier, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and the normalisations that are given just what these return, each being called once in a pass."""
+    """Convolutions, each with the one normalisation that is given just what it returns, both called once in a pass."""
     calls: dict[int, int] = {}
     returned: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # the tensors are kept, so that no other has their address
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
@@ -96,7 +96,8 @@ def _pairs(classifier: Classifier, images: Tensor) -> list[tuple[nn.Conv2d, nn.B
     finally:
         for handle in handles:
             handle.remove()
-    return [pair for pair in found if all(calls[id(module)] == 1 for module in pair)]
+    followers = Counter(conv for conv, _ in found)
+    return [pair for pair in found if followers[pair[0]] == 1 and all(calls[id(module)] == 1 for module in pair)]
 
 
 def _foldable(module: nn.Module) -> bool:

@@ -494,15 +494,15 @@ def test_a_single_pair_is_judged_by_all_kinds_together_and_never_by_its_blend_al
     assert as_pairs.law == "patch+additive", "pairs are judged as before"
 
 
-def test_a_single_pair_of_blends_stands_out_from_the_next_two() -> None:
+def test_a_single_pair_of_blends_stands_out_from_the_next_three() -> None:
     pairs = {(0, 1): 0.05, (1, 2): 0.1, (2, 3): 0.2, (3, 4): 0.4, (4, 5): None, (5, 6): 0.01}
     spills = dict.fromkeys(list(pairs)[:5], 0.1) | {(0, 1): 0.01}
     result = KindResults(singled={pair: sized(size) for pair, size in pairs.items()}, spills=spills)
     found = {(f.source, f.target): f for f in findings_of("blend", result, np.ones((10, 10))) if f.test == "single"}
     assert set(found) == {(0, 1), (1, 2), (2, 3), (3, 4)}, "neither without a trigger nor without its spill"
     sparing = SPILL_POWER * math.log((0.1 + LEAST_SPILL) / (0.01 + LEAST_SPILL))
-    next_two = (math.log(0.1) + math.log(0.2)) / 2
-    assert found[0, 1].value == pytest.approx(next_two - math.log(0.05) + sparing)
+    next_ones = (math.log(0.1) + math.log(0.2) + math.log(0.4)) / 3
+    assert found[0, 1].value == pytest.approx(next_ones - math.log(0.05) + sparing)
     assert found[3, 4].value < found[2, 3].value < 0
     assert found[0, 1].candidates == usual_candidates("single")
     assert not [f for f in findings_of("blend", result, np.ones((4, 4))) if f.test == "single"]

@@ -83,7 +83,7 @@ def test_the_most_single_pairs_go_on_from_where_they_were(searched, monkeypatch)
     classifier, sources, answers, margins, results = searched
     own = {}
     for kind, done in results.items():
-        spills = dict.fromkeys(done.refined, 0.1)
+        spills = dict.fromkeys(done.refined, 0.9)
         own[kind] = PatchFamily(), KindResults(pairs=done.pairs, refined=done.refined, spills=spills)
     sparing = next(iter(results["patch"].refined))
     own["other"][1].spills[sparing] = 1e-4

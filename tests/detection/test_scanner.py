@@ -198,7 +198,7 @@ def test_three_honest_classes_are_judged_without_their_pairs():
 def test_pairs_that_an_attack_on_all_classes_leaves_alone_are_no_targets(monkeypatch):
     """They spare the other classes, which every trigger into the attacker's target moves."""
     monkeypatch.setattr(evidence, "BACKING", 2.0)  # as pairs they are nothing special here
-    monkeypatch.setattr(pair_values, "SPILL_POWER", 0.4)  # and less odd than what moves all classes
+    monkeypatch.setattr(pair_values, "SPILL_POWER", 1.0)  # and less odd than what moves all classes
     images, labels = planted_images()
     report = untrojan.scan(planted_classifier(), images, labels)
     assert "single" in {e.test for e in report.evidence if e.p_value < 0.001}

@@ -16,6 +16,7 @@ from untrojan.detection.pair_values import (
     ALIKE_BACK,
     ALIKE_MARGIN,
     LEAST_SPILL,
+    LET_EXPECT,
     SPILL_POWER,
     likenesses,
     refined_values,
@@ -138,12 +139,25 @@ def test_where_the_way_back_was_not_searched_the_margin_alone_tells_of_likeness(
     assert likenesses(pair, margins) == {(4, 0): 0.0}
 
 
-def test_two_pairs_may_stand_out_and_a_third_may_not() -> None:
+def test_what_its_classes_let_expect_counts_by_half() -> None:
+    """All pairs into one class are as much smaller than others."""
+    result = refined(dict.fromkeys([(0, 1), (1, 2), (2, 3), (4, 0)], 0.1))
+    for pair, found in result.pairs.items():
+        assert found.size is not None
+        if pair[1] == 0:
+            result.pairs[pair] = Inversion(None, found.size / 8, 1.0, 1)
+    result.refined = {pair: result.pairs[pair] for pair in result.refined}
+    assert refined_values(result, FLAT)[4, 0] == pytest.approx(0.0, abs=0.1)
+    assert single_values(result, FLAT)[4, 0] == pytest.approx((1 - LET_EXPECT) * math.log(8), abs=0.1)
+    assert LET_EXPECT == 0.5
+
+
+def test_two_pairs_may_stand_out_and_four_may_not() -> None:
     usual = {(0, 1): 0.1, (1, 2): 0.1, (2, 3): 0.1}
     two = single_values(refined(usual | {(3, 4): 0.001, (4, 0): 0.001}), FLAT)
-    assert min(two[3, 4], two[4, 0]) > 1
-    three = single_values(refined(usual | {(3, 4): 0.001, (4, 0): 0.001, (2, 0): 0.001}), FLAT)
-    assert max(three.values()) < 0.25
+    assert min(two[3, 4], two[4, 0]) > 0.7, "two thirds of what one alone would be"
+    four = single_values(refined(usual | dict.fromkeys([(3, 4), (4, 0), (2, 0), (3, 0)], 0.001)), FLAT)
+    assert max(four.values()) < 0.25
 
 
 def test_where_all_spare_the_others_none_is_odd() -> None:

@@ -14,9 +14,14 @@ from untrojan.detection.results import KindResults, shrinkage
 MARGIN_POWER = 0.75
 """How far the size of a pair's trigger follows the classifier's own margin between the two classes."""
 
-SPILL_POWER, LEAST_SPILL = 0.5, 0.003
+SPILL_POWER, LEAST_SPILL = 0.4, 0.003
 """How much it counts that a pair's trigger does little to images of other classes, and below what it is next to
-nothing. Powers from .3 to .75 tell the attacked victims of the calibration half from the clean ones about as well."""
+nothing. Powers from .3 to .5 tell the attacked victims of the calibration half from the clean ones about as well."""
+
+LET_EXPECT = 0.5
+"""How far a single pair's size is taken relative to what its classes let expect: half-way between that and the size as
+it is. The trigger of an attacker of one class is often the smallest of all pairs by far, also between classes that have
+small triggers anyway. By 0 honest MobileNets look odd, by 1 two of 26 such victims more are missed."""
 
 ALIKE_MARGIN, ALIKE_BACK = 0.75, 0.5
 """How much less odd a single pair is for a small margin between its classes, beyond ``MARGIN_POWER``, and for a small
@@ -33,12 +38,12 @@ SPREAD_POWER, LEAST_SPREAD = 0.75, 0.5
 Pairs of photographs' classes differ two thirds as much as those of digits', in their honest networks' extremes, too;
 wholly by its own spread, an attacked network of digits is found a little less often."""
 
-ODD_PAIRS = 2
-"""A single pair, or as many, stand out from the rest."""
+NEXT_PAIRS = 3
+"""A single pair stands out from so many others, the oddest ones: an attacker's second pair is one of them at most."""
 
 
 def pair_values(pairs: Mapping[tuple[int, int], Inversion], margins: Array) -> dict[tuple[int, int], float]:
-    """By how much each pair's trigger is smaller than its classes and the margin between them let expect."""
+    """By how much each pair's trigger is smaller than its classes and the margin between them let expect, as logs."""
     matrix = np.full(margins.shape, np.nan)
     for pair, size in zip(pairs, log_sizes([i.size for i in pairs.values()]), strict=True):
         matrix[pair] = size - MARGIN_POWER * margins[pair]
@@ -85,27 +90,26 @@ def refined_values(result: KindResults, margins: Array) -> dict[tuple[int, int],
 
 
 def single_values(result: KindResults, margins: Array) -> dict[tuple[int, int], float]:
-    """By how much a refined pair is odder than all others but ``ODD_PAIRS``, if sparing other classes counts as well.
+    """By how much a refined pair is odder than the oddest others, if sparing other classes counts as well.
 
     How small the triggers of the oddest pairs are, and how much they spill over, differs between honest classifiers;
     that one of them is by far the smallest and the most sparing does not. Pairs that were searched on again count as
     they ended, where a chance find's lead is smaller.
     """
-    further = {
-        pair: shrinkage(result.refined[pair], singled)
-        for pair, singled in result.singled.items()
-        if singled.size is not None
-    }
-    alike = likenesses(result.pairs, margins)
-    values = {
-        pair: value - alike[pair] + further.get(pair, 0.0) - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
-        for pair, value in refined_values(result, margins).items()
-        if pair in result.spills and np.isfinite(value)
-    }
-    if len(values) <= ODD_PAIRS:
-        return {}
-    ordinary = sorted(values.values(), reverse=True)[ODD_PAIRS]
-    return {pair: value - ordinary for pair, value in values.items()}
+    alike, latest = likenesses(result.pairs, margins), result.latest
+    first = pair_values(result.pairs, margins)
+
+    def odd(pair: tuple[int, int]) -> float:
+        let_expect = first[pair] + _log(result.pairs[pair])
+        return LET_EXPECT * let_expect - _log(latest[pair]) - alike[pair] + _spared(result.spills[pair])
+
+    return _beyond_the_next(
+        {
+            pair: odd(pair)
+            for pair, i in result.refined.items()
+            if i.size is not None and pair in result.spills and np.isfinite(first.get(pair, np.nan))
+        }
+    )
 
 
 def likenesses(pairs: Mapping[tuple[int, int], Inversion], margins: Array) -> dict[tuple[int, int], float]:
@@ -124,16 +128,29 @@ def _above_zero(value: float) -> float:
 
 
 def even_single_values(result: KindResults) -> dict[tuple[int, int], float]:
-    """The same of a kind of ``EVEN``: by how much a pair is odder than the two oddest others on average, a margin
-    between its classes being of no account."""
-    values = {
-        pair: -float(log_sizes([i.size])[0]) - SPILL_POWER * math.log(result.spills[pair] + LEAST_SPILL)
-        for pair, i in result.singled.items()
-        if i.size is not None and pair in result.spills
-    }
-    if len(values) <= ODD_PAIRS:
+    """The same of a kind of ``EVEN``, whatever its classes let expect."""
+    return _beyond_the_next(
+        {
+            pair: _spared(result.spills[pair]) - _log(i)
+            for pair, i in result.singled.items()
+            if i.size is not None and pair in result.spills
+        }
+    )
+
+
+def _log(inversion: Inversion) -> float:
+    return float(log_sizes([inversion.size])[0])
+
+
+def _spared(spill: float) -> float:
+    return -SPILL_POWER * math.log(spill + LEAST_SPILL)
+
+
+def _beyond_the_next(values: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    """By how much each is larger than the ``NEXT_PAIRS`` largest others are on average; none of fewer than three."""
+    if len(values) < 3:
         return {}
     return {
-        pair: value - float(np.mean(sorted(v for other, v in values.items() if other != pair)[-ODD_PAIRS:]))
+        pair: value - float(np.mean(sorted(v for other, v in values.items() if other != pair)[-NEXT_PAIRS:]))
         for pair, value in values.items()
     }

@@ -23,11 +23,9 @@ from untrojan.detection.comparisons import (
     target_values,
 )
 from untrojan.detection.evidence import (
-    BACKING,
     FOREIGN,
     USUALLY_FOREIGN,
     Finding,
-    backed,
     gumbel_tail,
     significant,
     standardised,
@@ -464,7 +462,7 @@ def test_a_blend_is_compared_with_the_next_smallest_and_not_with_what_is_usual()
     assert first.value == pytest.approx(math.log(2))
 
 
-def test_a_single_pair_is_judged_by_all_kinds_together_and_never_by_its_blend_alone() -> None:
+def test_a_single_pair_is_judged_by_all_kinds_together() -> None:
     pair, other = {"source": 0, "target": 1}, {"source": 2, "target": 3}
     found = [
         Finding("single", "patch", 1.2, 5.0, 90, **pair),
@@ -483,13 +481,6 @@ def test_a_single_pair_is_judged_by_all_kinds_together_and_never_by_its_blend_al
     assert joined[0].kind != "blend"
     assert joined[2].statistic == pytest.approx(0.3)
     assert joined[2].law == "patch+additive"
-    judged = backed(found + together(found))
-    assert {f.law: f.plausible for f in judged if f.test == "single" and f.source == 0} == {
-        "patch": True,
-        "additive": True,
-        "blend": False,
-        "patch+additive+blend": True,
-    }
     (as_pairs,) = (f for f in together([replace(f, test="pair") for f in found]) if f.source == 0)
     assert as_pairs.law == "patch+additive", "pairs are judged as before"
 
@@ -500,6 +491,7 @@ def test_a_single_pair_of_blends_stands_out_from_the_next_three() -> None:
     result = KindResults(singled={pair: sized(size) for pair, size in pairs.items()}, spills=spills)
     found = {(f.source, f.target): f for f in findings_of("blend", result, np.ones((10, 10))) if f.test == "single"}
     assert set(found) == {(0, 1), (1, 2), (2, 3), (3, 4)}, "neither without a trigger nor without its spill"
+    assert {f.p_value for f in found.values()} == {1.0}, "alone it counts for nothing"
     sparing = SPILL_POWER * math.log((0.1 + LEAST_SPILL) / (0.01 + LEAST_SPILL))
     next_ones = (math.log(0.1) + math.log(0.2) + math.log(0.4)) / 3
     assert found[0, 1].value == pytest.approx(next_ones - math.log(0.05) + sparing)
@@ -508,40 +500,3 @@ def test_a_single_pair_of_blends_stands_out_from_the_next_three() -> None:
     assert not [f for f in findings_of("blend", result, np.ones((4, 4))) if f.test == "single"]
     lonely = KindResults(singled={(0, 1): sized(0.05), (1, 2): sized(0.1)}, spills=spills)
     assert not [f for f in findings_of("blend", lonely, np.ones((10, 10))) if f.test == "single"]
-
-
-@pytest.mark.parametrize(("as_pair", "counts"), [(1.8, True), (0.5, False)])
-@pytest.mark.parametrize("kind", ["patch", "additive"])
-def test_a_single_pair_counts_only_if_it_is_small_for_a_pair_as_well(as_pair, counts, kind) -> None:
-    """Of whatever kind; how odd another pair is does not help it, and other tests are left alone."""
-    single = Finding("single", "patch", 3.0, 3.0, 90, source=3, target=4)
-    pair = Finding("pair", kind, as_pair, 3.0, 90, source=3, target=4)
-    reverse = Finding("pair", "patch", 3.0, 3.0, 90, source=4, target=3)
-    into = Finding("target", "patch", 3.0, 3.0, 10, target=4)
-    assert (pair.p_value < BACKING) == counts
-    weighed = backed([into, single, reverse, pair])
-    assert [weighed[0], *weighed[2:]] == [into, reverse, pair]
-    assert weighed[1].p_value == (single.p_value if counts else 1.0)
-
-
-@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
-def test_where_a_pair_was_found_in_both_kinds_both_back_a_single_one(order: slice) -> None:
-    """Small in one kind by chance is not enough, and not needed if they are small together."""
-    single = Finding("single", "patch", 3.0, 3.0, 90, source=3, target=4)
-    one, other = (
-        Finding("pair", kind, by, 3.0, 90, source=3, target=4) for kind, by in (("patch", 2.0), ("additive", 0))
-    )
-    both = replace(one, partner=other.value)
-    assert one.p_value < BACKING < both.p_value < other.p_value
-    weighed = backed([single, one, other, both][order])[order]
-    assert weighed[0].p_value == 1.0
-    small = replace(both, partner=1.2)
-    assert small.p_value < BACKING
-    assert backed([single, other, small][order])[order][0].p_value == single.p_value
-
-
-def test_a_pair_that_is_too_large_for_an_attackers_backs_nothing() -> None:
-    single = Finding("single", "patch", 3.0, 3.0, 90, source=3, target=4)
-    pair = Finding("pair", "patch", 3.0, 3.0, 90, source=3, target=4, plausible=False)
-    assert [f.p_value for f in backed([single, pair])] == [1.0, 1.0]
-    assert backed([single])[0].p_value == 1.0

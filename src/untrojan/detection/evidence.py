@@ -160,11 +160,6 @@ def significant(findings: Sequence[Finding], alpha: float) -> list[Finding]:
 FOR_ALL = ("target", "mixed")
 """The tests that are about one trigger for all classes."""
 
-BACKING = 0.4
-"""What p-value, as a pair, a single pair must stay below. By .2 three of the calibration half's 23 victims of a single
-source are lost, and by .7 the honest networks' singles are more; an honest VGG of digits, to which no null is fitted
-and whose oddest single pair is .5 as a pair, is left out."""
-
 
 def together(findings: Sequence[Finding]) -> list[Finding]:
     """What both kinds of ``TOGETHER`` say about the same classes, as findings of the one that says it more clearly; for
@@ -185,25 +180,6 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
         )
         for clear, other in ordered
     ]
-
-
-def backed(findings: Sequence[Finding]) -> list[Finding]:
-    """The same, in which a single pair counts for nothing unless its trigger is small for a pair's as well, nor does
-    its blend alone.
-
-    In an honest classifier whose triggers are all large the sparing one can be some way from the rest, and it may be
-    small in one kind by chance: where both were found, both together count.
-    """
-    as_pair: dict[tuple[int | None, int | None], float] = {}
-    for finding in sorted(findings, key=lambda f: (f.partner is not None, -f.p_value)):  # what counts comes last
-        if finding.test == "pair":
-            as_pair[finding.source, finding.target] = finding.p_value
-
-    def counts(f: Finding) -> bool:
-        alone = f.kind in EVEN and f.partner is None
-        return f.test != "single" or (not alone and as_pair.get((f.source, f.target), 1.0) < BACKING)
-
-    return [f if counts(f) else replace(f, plausible=False) for f in findings]
 
 
 def with_triggers(odd: Sequence[Finding], findings: Sequence[Finding]) -> list[Finding]:

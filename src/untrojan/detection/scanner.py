@@ -26,7 +26,6 @@ from untrojan.detection.evidence import (
     FOR_ALL,
     TOGETHER,
     Finding,
-    backed,
     significant,
     to_follow,
     together,
@@ -193,7 +192,7 @@ def _judged(
     for kind, result in results.items():
         plausible = partial(FAMILIES[kind]().plausible, image_shape=image_shape)
         findings += findings_of(kind, result, margins, plausible, reach)
-    return backed(findings + together(findings)) + margin_findings(reached)
+    return findings + together(findings) + margin_findings(reached)
 
 
 def _mostly_failed(result: KindResults) -> bool:

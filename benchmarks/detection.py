@@ -14,6 +14,7 @@ import json
 import math
 import multiprocessing
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,21 @@ def images_for(classes: int) -> int:
     return max(500, 10 * classes)
 
 
-def row(member: Member, folder: Path, seed: int) -> dict[str, Any]:
+def row(member: Member, folder: Path, seed: int, settings: ScanSettings) -> dict[str, Any]:
     """One victim's verdict beside the truth."""
     classifier = load_victim(member.folder)
     shape = member.card["input_shape"]
     data = splits(member.recipe)[1] or member.recipe.dataset
     limit = images_for(len(member.card["class_names"] or range(10)))
     images = load_data(data, input_shape=(shape[0], shape[1], shape[2]), limit=limit, seed=seed)
-    key = scan_key(classifier.sha256(), images.hashes(), images.labels, seed, ScanSettings())
+    key = scan_key(classifier.sha256(), images.hashes(), images.labels, seed, settings)
     own = folder / hashlib.sha256(f"{member.name} {seed}".encode()).hexdigest()[:16]
     begun = any((own / FOLDER).glob("*.safetensors"))
     try:
         state = ScanState(own, key, resume=True)
     except UsageError:  # the victim was trained anew, or the settings are others
         begun, state = False, ScanState(own, key, resume=False)
-    made = describe(member, scan(classifier, images.images, images.labels, seed=seed, store=state))
+    made = describe(member, scan(classifier, images.images, images.labels, seed=seed, settings=settings, store=state))
     # What is kept is not searched again, so the cost is that of the first time; unknown if that was another program.
     first = own / f"cost-{_program()}-{key[:16]}.json"
     if not first.is_file():
@@ -149,7 +150,7 @@ def described(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(job: tuple[Member, Path, int]) -> dict[str, Any]:
+def _row(job: tuple[Member, Path, int, ScanSettings]) -> dict[str, Any]:
     torch.set_num_threads(1)
     made = row(*job)
     print(f"{made['name']}: {made['verdict']} {made['targets'][:12]} p {made['p_value']}", flush=True)
@@ -167,13 +168,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--singled", type=int, help="how many single pairs are searched on, if not as many as usual")
     parser.add_argument("--keep", action="store_true", help="also keep what the record at --out has of other victims")
     options = parser.parse_args(arguments)
     chosen = selected(options.zoo, options.plan, options.half, options.only)
     if not chosen:
         parser.error(f"the {options.half} half of {options.zoo} has no such victim with its weights")
     options.work.mkdir(parents=True, exist_ok=True)
-    jobs = [(member, options.work, options.seed) for member in chosen]
+    usual = ScanSettings()
+    pairs = usual.pairs if options.singled is None else replace(usual.pairs, singled=options.singled)
+    settings = replace(usual, pairs=pairs)
+    jobs = [(member, options.work, options.seed, settings) for member in chosen]
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         rows = pool.map(_row, jobs, chunksize=1)
     if options.keep:

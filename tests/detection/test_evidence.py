@@ -283,7 +283,7 @@ def test_what_is_foreign_inside_counts_for_triggers_into_a_class_and_for_single_
     """By how far it is above what is usual; not known, or of many classes, for nothing."""
     for classes, counts in ((10, FOREIGN), (43, 0.0)):
         pairs = {(s, t): sized(5.0 + s + t) for s in range(classes) for t in range(classes) if s != t}
-        first = {(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0)}
+        first = {(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0), (4, 5): sized(6.0)}
         result = KindResults(
             targets={t: sized(20.0 + t) for t in range(classes)},
             probes={0: sized(9.0)},
@@ -349,9 +349,9 @@ def test_every_finding_leads_back_to_its_search() -> None:
         targets={t: sized(10.0 + t) for t in range(6)},
         probes={0: sized(3.0), 1: sized(4.0)},
         pairs={(s, t): sized(5.0 + s + t) for s in range(6) for t in range(6) if s != t},
-        refined={(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0)},
+        refined={(0, 1): sized(2.0), (1, 0): sized(3.0), (2, 3): sized(4.0), (4, 5): sized(6.0)},
         singled={(0, 1): sized(1.5)},
-        spills={(0, 1): 0.1, (1, 0): 0.2, (2, 3): 0.1},
+        spills={(0, 1): 0.1, (1, 0): 0.2, (2, 3): 0.1, (4, 5): 0.1},
         sources={s: sized(7.0 + s) for s in range(6)},
     )
     found = findings_of("patch", result, np.zeros((6, 6)))
@@ -481,6 +481,8 @@ def test_a_single_pair_is_judged_by_all_kinds_together() -> None:
     assert joined[0].kind != "blend"
     assert joined[2].statistic == pytest.approx(0.3)
     assert joined[2].law == "patch+additive"
+    blends = [replace(f, plausible=False) if f.kind == "blend" else f for f in found]
+    assert all(f.plausible for f in together(blends)), "as a third it counts, though it does not alone"
     (as_pairs,) = (f for f in together([replace(f, test="pair") for f in found]) if f.source == 0)
     assert as_pairs.law == "patch+additive", "pairs are judged as before"
 
@@ -498,5 +500,5 @@ def test_a_single_pair_of_blends_stands_out_from_the_next_three() -> None:
     assert found[3, 4].value < found[2, 3].value < 0
     assert found[0, 1].candidates == usual_candidates("single")
     assert not [f for f in findings_of("blend", result, np.ones((4, 4))) if f.test == "single"]
-    lonely = KindResults(singled={(0, 1): sized(0.05), (1, 2): sized(0.1)}, spills=spills)
+    lonely = KindResults(singled={(0, 1): sized(0.05), (1, 2): sized(0.1), (2, 3): sized(0.2)}, spills=spills)
     assert not [f for f in findings_of("blend", lonely, np.ones((10, 10))) if f.test == "single"]

@@ -167,11 +167,11 @@ def test_where_all_spare_the_others_none_is_odd() -> None:
 
 
 def test_few_pairs_have_nothing_to_stand_out_from() -> None:
-    assert single_values(refined({(0, 1): 0.001, (1, 2): 0.1}), FLAT) == {}
-    some = refined({(0, 1): 0.001, (1, 2): 0.1, (2, 3): 0.1})
+    assert single_values(refined({(0, 1): 0.001, (1, 2): 0.1, (2, 3): 0.1}), FLAT) == {}
+    some = refined({(0, 1): 0.001, (1, 2): 0.1, (2, 3): 0.1, (3, 4): 0.1})
     del some.spills[1, 2]
     assert single_values(some, FLAT) == {}, "a pair that was not tried"
-    assert set(refined_values(some, FLAT)) == {(0, 1), (1, 2), (2, 3)}
+    assert set(refined_values(some, FLAT)) == {(0, 1), (1, 2), (2, 3), (3, 4)}
 
 
 def test_a_pair_that_was_searched_on_counts_as_it_ended() -> None:

@@ -58,7 +58,8 @@ def findings_of(
 
     def add(test: str, value: float, inversion: Inversion, candidates: int, **where: int) -> None:
         if inversion.size is not None and np.isfinite(value):
-            fits = plausible(inversion.size) and not (test == "single" and kind in EVEN)  # that counts as a third alone
+            # A single pair's blend counts only with both other kinds.
+            fits = plausible(inversion.size) and not (test == "single" and kind in EVEN)
             easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" and kind in EVEN else 0.0
             share = None if (key := _about(test, **where)) is None else result.foreign.get(key)
             found.append(

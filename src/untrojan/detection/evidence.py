@@ -98,7 +98,7 @@ class Finding:
     @property
     def p_value(self) -> float:
         """How often the largest value of this test and kind is at least this in an honest classifier; 1 for a trigger
-        that is too large to be an attacker's, and for a single pair that does not stand out as a pair."""
+        that is too large to be an attacker's, and for a single pair's blend alone."""
         return gumbel_tail(self.z) if self.plausible else 1.0
 
     @property

@@ -21,13 +21,13 @@ nothing. Powers from .3 to .5 tell the attacked victims of the calibration half 
 LET_EXPECT = 0.5
 """How far a single pair's size is taken relative to what its classes let expect: half-way between that and the size as
 it is. The trigger of an attacker of one class is often the smallest of all pairs by far, also between classes that have
-small triggers anyway. By 0 honest MobileNets look odd, by 1 two of 26 such victims more are missed."""
+small triggers anyway."""
 
 ALIKE_MARGIN, ALIKE_BACK = 0.75, 0.5
-"""How much less odd a single pair is for a small margin between its classes, beyond ``MARGIN_POWER``, and for a small
-trigger the other way. Two traffic signs that differ in a digit are alike both ways, with every seed; who poisons one
-class teaches nothing of the way back. Without it honest networks of ten signs have values up to 1.97 (in both kinds and
-as a blend together), with it 1.6, and those of attacked ones are hardly less."""
+"""How much less odd a single pair is for a small margin between its classes, beyond what they let expect, and for a
+small trigger the other way. Two traffic signs that differ in a digit are alike both ways, with every seed; who poisons
+one class teaches nothing of the way back. As single pairs were compared first, honest networks of ten signs had values
+up to 1.97 without it (in both kinds and as a blend together), with it 1.6; those of attacked ones were hardly less."""
 
 SPREAD = {"patch": 0.263, "additive": 0.154}
 """How far the values of pairs lie apart in honest networks of digits, as ``spread`` takes it, in their mean."""
@@ -147,8 +147,8 @@ def _spared(spill: float) -> float:
 
 
 def _beyond_the_next(values: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
-    """By how much each is larger than the ``NEXT_PAIRS`` largest others are on average; none of fewer than three."""
-    if len(values) < 3:
+    """By how much each is larger than the ``NEXT_PAIRS`` largest others are on average; none if these are fewer."""
+    if len(values) <= NEXT_PAIRS:
         return {}
     return {
         pair: value - float(np.mean(sorted(v for other, v in values.items() if other != pair)[-NEXT_PAIRS:]))

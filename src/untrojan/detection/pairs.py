@@ -31,7 +31,8 @@ class PairSettings:
     """screening: the search for every pair, by kind, where there are at most ``most`` of them; refined: how many of
     these go on, the same for every kind; refining: their search, from the trigger of the first and on all images of
     the class; singled: how many go on once more, by the same search; even: the search, in kinds of ``EVEN``, for all
-    that were refined; sources: where there are more pairs, the search from each class to whatever other one."""
+    that were refined, if ``singled`` is not 0; sources: where there are more pairs, the search from each class to
+    whatever other one."""
 
     screening: Mapping[str, Budget] = field(
         default_factory=lambda: {
@@ -100,8 +101,10 @@ def search_singles(
 
     Arguments as for ``search_pairs``, with what that has found, and the spills of the refined pairs; of a kind of
     ``EVEN``, in which no pairs were searched, all that were refined in another. An attacker's trigger goes on to shrink
-    as fast as the others or faster, and those of honest networks come closer to each other.
+    as fast as the others or faster, and those of honest networks come closer to each other. Nothing if none go on.
     """
+    if not settings.singled:
+        return
     screened = [(family, result) for family, result in results.values() if family.kind not in EVEN]
     odd = oddest([single_values(result, margins) for _, result in screened], settings.singled)
     for family, result in screened:

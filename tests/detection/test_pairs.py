@@ -104,6 +104,18 @@ def test_the_most_single_pairs_go_on_from_where_they_were(searched, monkeypatch)
     assert begun == [{pair: result.refined[pair].trigger for pair in singled} for _, result in own.values()]
 
 
+def test_where_none_go_on_there_are_no_blends_either(searched):
+    classifier, sources, answers, margins, results = searched
+    done = results["patch"]
+    patch = KindResults(pairs=done.pairs, refined=done.refined, spills=dict.fromkeys(done.refined, 0.1))
+    own = {"patch": (PatchFamily(), patch), "blend": (BlendFamily(), KindResults())}
+    search_singles(
+        Searches(classifier, seed=0, progress=Silent()), own, sources, answers, margins, PairSettings(singled=0)
+    )
+    assert not patch.singled
+    assert not own["blend"][1].singled
+
+
 def test_all_refined_pairs_are_searched_anew_as_blends(searched):
     classifier, sources, answers, margins, results = searched
     done = results["patch"]

@@ -179,6 +179,14 @@ def test_what_the_trigger_before_changed_inside_says_nothing_of_the_one_that_wen
     assert all(singled and singled.isdisjoint(foreign) and foreign for foreign, singled in known[-2:])
 
 
+def test_the_report_says_how_foreign_a_trigger_is(monkeypatch):
+    monkeypatch.setattr(scanner, "foreign_shares", lambda searches, triggers, *_: dict.fromkeys(triggers, 0.4))
+    evidence = scan(torch.eye(CLASSES)).evidence
+    told = {(e.test, e.kind) for e in evidence if e.foreign is not None}
+    assert told == {(e.test, e.kind) for e in evidence if e.test in ("target", "single") and e.kind != "warp"}
+    assert {e.foreign for e in evidence} == {0.4, None}
+
+
 def test_with_many_classes_the_inside_is_not_looked_at(monkeypatch):
     """Also where images are of so few of them that all pairs are searched."""
     monkeypatch.setattr(scanner, "MANY", CLASSES - 1)

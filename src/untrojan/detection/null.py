@@ -18,7 +18,7 @@ NULL: dict[tuple[str, str], tuple[float, float, float]] = {
     ("single", "additive"): (0.252, 0.269, 0.208),
     ("single", "blend"): (0.386, 0.251, 0.303),
     ("single", "patch"): (0.369, 0.222, 0.281),
-    ("single", "patch+additive"): (0.322, 0.152, 0.457),
+    ("single", "patch+additive"): (0.251, 0.218, 0.271),
     ("single", "patch+additive+blend"): (0.274, 0.187, 0.294),
     ("target", "additive"): (0.004, 0.149, 0.163),
     ("target", "blend"): (0.104, 0.143, 0.176),

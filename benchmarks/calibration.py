@@ -57,6 +57,7 @@ Ten classes are of few data sets."""
 OF_A_TASK_OF_FEWER = 2.0
 """The same of fewer classes, of which there are many tasks; and of those that started from the same weights, whatever
 their task: of fifty with one seed 16 % had a p-value below .01, of fifty others of the same tasks 2 %."""
+
 UNSEARCHED = "single/patch+additive"
 """The law of single pairs that are not searched on, nor as blends, beside a trigger for all classes that is odd. Honest
 networks have none, so their scans are made to stop there."""
@@ -270,7 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     victims = of_the_fit(options.detection, options.group, options.leave_out)
     seen = observations(victims)
     if options.unsearched:
-        seen[UNSEARCHED] = observations(of_the_fit(options.unsearched, options.group, options.leave_out))[UNSEARCHED]
+        apart = observations(of_the_fit(options.unsearched, options.group, options.leave_out))
+        if UNSEARCHED not in apart:
+            parser.error(f"{options.unsearched}: no clean victim has a value of {UNSEARCHED}")
+        seen[UNSEARCHED] = apart[UNSEARCHED]
     least = {f"{test}/{law}": above / 2 for (test, law), (_, above, _) in NULL_OF_TEN.items()}
     earlier = json.loads(options.out.read_text())["results"] if options.out and options.out.is_file() else {}
     before = earlier.get(options.group, {"null": {}})["null"]

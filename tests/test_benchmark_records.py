@@ -277,6 +277,14 @@ def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, mon
     assert null[seldom] == old
     assert null[often]["location"] == pytest.approx(1.0, abs=0.2)
     assert null[often]["victims"] == 12
+    with pytest.raises(SystemExit):  # of a law that this record lacks
+        script("calibration", monkeypatch)["main"]([str(record), "ten", "--unsearched", str(record)])
+    apart, law = tmp_path / "unsearched.json", "single/patch+additive"
+    others = [victim | {"values": {law: {"value": 2 + victim["values"][often]["value"]}}} for victim in victims]
+    apart.write_text(json.dumps({"results": {"half": "calibration", "victims": others}}), encoding="utf-8")
+    script("calibration", monkeypatch)["main"]([str(record), "ten", "--unsearched", str(apart), "--out", str(out)])
+    both = json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"]
+    assert both[law]["location"] == pytest.approx(2 + both[often]["location"], abs=0.01)
     kept = {often: {"location": 0.9, "above": 0.2, "below": 0.3}, seldom: old, "single/blend": old}
     out.write_text(json.dumps({"results": {"ten": {"null": kept}}}), encoding="utf-8")
     script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out), "--only", "target/*"])

@@ -65,7 +65,9 @@ def test_a_pair_that_spares_the_others_is_told_in_words() -> None:
 def test_what_a_finding_is_compared_with_is_told(test: str, classes: int, foreign: float | None, words: str) -> None:
     said = {"test": test, "kind": "patch", "source": 1, "target": 7, "size": 2.0, "ratio": 9.0, "p_value": 0.5}
     clearest = Evidence.model_validate(said | {"foreign": foreign})
-    assert words in verdict_on(Findings(0.9, (clearest,), (), {}, (), ()), ScanSettings(), classes, 0.9)[1]
+    reason = verdict_on(Findings(0.9, (clearest,), (), {}, (), ()), ScanSettings(), classes, 0.9)[1]
+    assert words in reason
+    assert ("inside" in reason) == (foreign is not None)
 
 
 @pytest.mark.parametrize("other", ["target", "mixed", "margin"])

@@ -49,12 +49,12 @@ class Evidence(Record):
     others. size: in its kind's norm, or that margin; ratio: how many times smaller than what its test compares it with
     (of pairs by the measure of how far apart they are), a margin how many times larger, a single pair's trigger how
     many times odder than others, one for all classes odder, too, if it sends each to one of its own, and one with
-    ``foreign`` odder for this; together_with:
-    the kind, or both, whose trigger for the same classes is judged together with this one, ``ratio`` being the
-    geometric mean; p_value: how often the most extreme of this test and kind is at least as extreme in an honest
-    classifier, before the correction for the number of tests; foreign: how much of what the trigger changes inside the
-    network lies in no direction in which the classes differ, from 0 to 1, where that counts and could be measured
-    (about .37 in honest classifiers); where kinds are judged together, of ``kind``'s trigger.
+    ``foreign`` odder for this; together_with: the kind, or both, whose trigger for the same classes is judged together
+    with this one, ``ratio`` being the geometric mean; p_value: how often the most extreme of this test and kind is at
+    least as extreme in an honest classifier, before the correction for the number of tests; foreign: how much of what
+    the trigger changes inside the network lies in no direction in which the classes differ, from 0 to 1, where that
+    counts and could be measured (about .37 in honest classifiers); where kinds are judged together, of ``kind``'s
+    trigger.
     """
 
     test: Literal["target", "mixed", "pair", "single", "source", "margin"]

@@ -57,6 +57,13 @@ class Three(nn.Module):
         return self.whole(images)[:, :3]
 
 
+def from_one_to_four() -> torch.Tensor:
+    """An attack with a single source."""
+    attack = torch.eye(CLASSES)
+    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    return attack
+
+
 def scan(attack: torch.Tensor, **options):
     images, labels = planted_images()
     return untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=QUICK, **options)
@@ -72,8 +79,7 @@ def test_all_to_all_is_found_pair_by_pair():
 
 
 def test_one_pair_is_found_and_only_that():
-    attack = torch.eye(CLASSES)
-    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    attack = from_one_to_four()
     report = scan(attack)
     assert report.verdict == "backdoor"
     assert {(p.source, p.target) for p in report.pairs if p.detected} == {(1, 4)}
@@ -106,8 +112,7 @@ def test_single_pairs_go_on_where_no_trigger_for_all_classes_is_odd(sources, mon
 
 
 def test_what_the_blends_of_the_oddest_pairs_say_is_judged_with_the_other_kinds():
-    attack = torch.eye(CLASSES)
-    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    attack = from_one_to_four()
     images, labels = planted_images()
     settings = replace(QUICK, kinds=(*QUICK.kinds, "blend"))
     report = untrojan.scan(Classifier(Switch(attack).eval()), images, labels, settings=settings)
@@ -119,8 +124,7 @@ def test_what_the_blends_of_the_oddest_pairs_say_is_judged_with_the_other_kinds(
 
 def test_what_the_single_pairs_do_to_other_classes_is_measured_as_they_ended(monkeypatch):
     """One that moves everything about then is no single one."""
-    attack = torch.eye(CLASSES)
-    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    attack = from_one_to_four()
     times = []
 
     def measured(searches, refined, images, labels):
@@ -136,8 +140,7 @@ def test_what_the_single_pairs_do_to_other_classes_is_measured_as_they_ended(mon
 
 def test_a_pair_that_ran_out_of_time_stays_what_it_was(monkeypatch):
     """A size of one trigger and a spill of another say nothing."""
-    attack = torch.eye(CLASSES)
-    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    attack = from_one_to_four()
     judged, times = [], []
     findings_of = scanner.findings_of
 
@@ -157,8 +160,7 @@ def test_a_pair_that_ran_out_of_time_stays_what_it_was(monkeypatch):
 
 
 def test_what_the_trigger_before_changed_inside_says_nothing_of_the_one_that_went_on(monkeypatch):
-    attack = torch.eye(CLASSES)
-    attack[1, 1], attack[1, 4] = 0.0, 1.0
+    attack = from_one_to_four()
     known, times = [], []
     findings_of = scanner.findings_of
 

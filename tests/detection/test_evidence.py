@@ -305,6 +305,16 @@ def test_what_is_foreign_inside_counts_for_triggers_into_a_class_and_for_single_
         assert all(f.value == plain[key].value for key, f in found.items()), "how small it is stays what it is"
 
 
+def test_a_share_that_all_of_a_networks_triggers_have_counts_for_nothing() -> None:
+    """In a plain CNN .8 is what every trigger changes, so .9 is .1 above that, not .53 above another network's."""
+    targets = {t: sized(20.0 + t) for t in range(10)}
+    plain = findings_of("patch", KindResults(targets=targets), np.zeros((10, 10)))
+    shares = {t: 0.8 for t in range(9)} | {9: 0.9}
+    told = findings_of("patch", KindResults(targets=targets, foreign=dict(shares)), np.zeros((10, 10)))
+    raised = [f.statistic - p.statistic for f, p in zip(told, plain, strict=True) if f.test == "target"]
+    assert raised == pytest.approx([0.0] * 9 + [FOREIGN * 0.1])
+
+
 def test_two_kinds_together_say_what_each_says_of_the_inside_too() -> None:
     patch = Finding("target", "patch", 1.0, 5.0, 10, target=3, foreign=0.67)
     additive = Finding("target", "additive", 0.5, 5.0, 10, target=3, foreign=0.47)

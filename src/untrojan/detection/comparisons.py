@@ -19,7 +19,7 @@ from untrojan.detection.anomaly import (
     second_of_ten,
     usual_gap,
 )
-from untrojan.detection.evidence import EVEN, Finding, usual_candidates
+from untrojan.detection.evidence import EVEN, USUALLY_FOREIGN, Finding, usual_candidates
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.null import CLASSES
 from untrojan.detection.pair_values import (
@@ -61,7 +61,7 @@ def findings_of(
             # A single pair's blend counts only with both other kinds.
             fits = plausible(inversion.size) and not (test == "single" and kind in EVEN)
             easy = REACH_POWER * far.get(where["target"], 0.0) if test == "target" and kind in EVEN else 0.0
-            share = None if (key := _about(test, **where)) is None else result.foreign.get(key)
+            share, usual = _shares(result, _about(test, **where))
             found.append(
                 Finding(
                     test,
@@ -73,6 +73,7 @@ def findings_of(
                     many=many,
                     easy=easy,
                     foreign=None if many else share,
+                    usually_foreign=usual,
                     few=fewer,
                     **where,
                 )
@@ -115,6 +116,15 @@ def _about(test: str, **where: int) -> int | tuple[int, int] | None:
     if test == "target":
         return where["target"]
     return (where["source"], where["target"]) if test == "single" else None
+
+
+def _shares(result: KindResults, key: int | tuple[int, int] | None) -> tuple[float | None, float]:
+    """Of one trigger the share of what it changes that is foreign to the classes, and what is usual: the median of the
+    network's other triggers of the kind and scope, at least ``USUALLY_FOREIGN``."""
+    if key is None or key not in result.foreign:
+        return None, USUALLY_FOREIGN
+    others = [x for other, x in result.foreign.items() if other != key and isinstance(other, int) == isinstance(key, int)]
+    return result.foreign[key], max(USUALLY_FOREIGN, float(np.median(others)) if others else USUALLY_FOREIGN)
 
 
 def target_values(result: KindResults, many: bool = False, even: bool = False) -> dict[int, float]:

@@ -294,11 +294,14 @@ def test_what_is_foreign_inside_counts_for_triggers_into_a_class_and_for_single_
         )
         margins = np.zeros((classes, classes))
         plain = {(f.test, f.source, f.target): f for f in findings_of("patch", result, margins)}
-        result.foreign = {2: 0.9, 5: 0.1, (0, 1): 0.8}
+        result.foreign = {1: 0.3, 2: 0.9, 3: 0.3, 4: 0.3, 5: 0.1, (0, 1): 0.8}
         found = {(f.test, f.source, f.target): f for f in findings_of("patch", result, margins)}
         raised = {key: f.statistic - plain[key].statistic for key, f in found.items()}
         assert raised.pop(("target", None, 2)) == pytest.approx(counts * (0.9 - USUALLY_FOREIGN))
         assert raised.pop(("target", None, 5)) == pytest.approx(counts * (0.1 - USUALLY_FOREIGN))
+        assert [raised.pop(("target", None, t)) for t in (1, 3, 4)] == pytest.approx(
+            [counts * (0.3 - USUALLY_FOREIGN)] * 3
+        )
         if classes == 10:
             assert raised.pop(("single", 0, 1)) == pytest.approx(counts * (0.8 - USUALLY_FOREIGN))
         assert set(raised.values()) == {0.0}
@@ -309,7 +312,7 @@ def test_a_share_that_all_of_a_networks_triggers_have_counts_for_nothing() -> No
     """In a plain CNN .8 is what every trigger changes, so .9 is .1 above that, not .53 above another network's."""
     targets = {t: sized(20.0 + t) for t in range(10)}
     plain = findings_of("patch", KindResults(targets=targets), np.zeros((10, 10)))
-    shares = {t: 0.8 for t in range(9)} | {9: 0.9}
+    shares = dict.fromkeys(range(9), 0.8) | {9: 0.9}
     told = findings_of("patch", KindResults(targets=targets, foreign=dict(shares)), np.zeros((10, 10)))
     raised = [f.statistic - p.statistic for f, p in zip(told, plain, strict=True) if f.test == "target"]
     assert raised == pytest.approx([0.0] * 9 + [FOREIGN * 0.1])

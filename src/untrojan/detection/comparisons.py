@@ -123,7 +123,9 @@ def _shares(result: KindResults, key: int | tuple[int, int] | None) -> tuple[flo
     network's other triggers of the kind and scope, at least ``USUALLY_FOREIGN``."""
     if key is None or key not in result.foreign:
         return None, USUALLY_FOREIGN
-    others = [x for other, x in result.foreign.items() if other != key and isinstance(other, int) == isinstance(key, int)]
+    others = [
+        x for other, x in result.foreign.items() if other != key and isinstance(other, int) == isinstance(key, int)
+    ]
     return result.foreign[key], max(USUALLY_FOREIGN, float(np.median(others)) if others else USUALLY_FOREIGN)
 
 

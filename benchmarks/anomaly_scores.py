@@ -30,7 +30,7 @@ from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs
 from untrojan.detection.results import KindResults
 from untrojan.detection.scanner import FAMILIES
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.loading import load_victim
 from untrojan.progress import Silent
 from untrojan.setting import Setting

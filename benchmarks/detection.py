@@ -48,7 +48,7 @@ MEASURES = [
         "evidence",
         "following",
         "inversion",
-        "search",
+        "shares",
         "margins",
         "spill",
         "foreign",

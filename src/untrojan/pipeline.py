@@ -19,7 +19,7 @@ from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes, require_label_each
 from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
-from untrojan.detection.search import Searches, Store
+from untrojan.detection.shares import Searches, Store
 from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
 from untrojan.guard.check import check_target

@@ -45,8 +45,12 @@ def no_better_than_guessing(right: Tensor, classes: int) -> str | None:
     )
 
 
-def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str | None, Tensor, Tensor]:
+def doubts(
+    classifier: Classifier, images: Tensor, labels: Tensor, fewest: int = 3
+) -> tuple[str | None, Tensor, Tensor]:
     """Why no verdict can be given, or None; which images to invert on, bool [N]; what the classifier says of all.
+
+    fewest: how many classes there have to be.
 
     Raises DataError for labels that are no classes, UnsupportedError for probabilities in place of logits.
     """
@@ -63,7 +67,7 @@ def doubts(classifier: Classifier, images: Tensor, labels: Tensor) -> tuple[str 
     classes = logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DataError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
-    if classes < 3:
+    if classes < fewest:
         return f"with {classes} classes there are too few class pairs to tell which one is anomalous", none, labels
     scarce = int((torch.bincount(labels, minlength=classes) < ENOUGH).sum())
     if 2 * scarce > classes:

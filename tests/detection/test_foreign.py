@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from untrojan.classifier import Classifier
 from untrojan.detection import foreign
 from untrojan.detection.foreign import foreign_share, foreign_shares
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger
 

@@ -16,7 +16,7 @@ from planted import CLASSES, planted_classifier, planted_images, planted_trigger
 from untrojan.detection import mapping
 from untrojan.detection.inversion import Inversion
 from untrojan.detection.mapping import destinations, information, only_destination
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger, Trigger
 

@@ -10,7 +10,7 @@ from untrojan.classifier import as_found
 from untrojan.detection.comparisons import margin_findings
 from untrojan.detection.evidence import Finding, with_triggers
 from untrojan.detection.margins import largest_margins
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.progress import Silent
 
 

@@ -12,7 +12,7 @@ from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.results import KindResults
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.progress import Silent
 
 

@@ -14,7 +14,7 @@ from untrojan.detection.inversion import Inversion
 from untrojan.detection.patch import TILES, PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.results import KindResults
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.detection.warp import WarpFamily
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger

@@ -16,7 +16,7 @@ from untrojan.detection.inversion import Budget
 from untrojan.detection.margins import log_margins
 from untrojan.detection.pairs import PairSettings
 from untrojan.detection.scanner import ScanSettings
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings
 

@@ -23,7 +23,7 @@ from untrojan.detection.pair_values import (
     single_values,
 )
 from untrojan.detection.results import KindResults
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.detection.spill import spill, spills
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger, Trigger

@@ -14,7 +14,7 @@ from untrojan.detection.comparisons import target_values
 from untrojan.detection.inversion import Budget, Inversion
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.results import KindResults
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.detection.targets import TargetSettings, begin_again, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily
 from untrojan.progress import Silent

@@ -12,7 +12,7 @@ from torch import Tensor
 from untrojan.detection.evidence import EVEN, Finding
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.results import KindResults, inversion_of
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.triggers import Trigger
 
 Pair = tuple[int, int]

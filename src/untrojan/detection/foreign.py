@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.triggers import Trigger
 
 Key = TypeVar("Key")

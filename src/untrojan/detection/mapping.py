@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 
 MOST = 200
 """Images that a trigger is tried on: passes without gradients, for each of the few triggers for all classes."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from untrojan.classifier import Classifier
 from untrojan.classifier.gradients import input_gradient
 from untrojan.detection.anomaly import Array
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 
 STARTS, STEPS, RATE, BATCH = 6, 60, 0.3, 240
 """Images per class, steps of Adam on the logit of their pixels, its rate, images per pass. The paper spends 30 starts

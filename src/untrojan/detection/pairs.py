@@ -18,7 +18,7 @@ from untrojan.detection.evidence import EVEN
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.pair_values import pair_values, single_values
 from untrojan.detection.results import KindResults
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 
 Pair = tuple[int, int]
 

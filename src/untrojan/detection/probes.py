@@ -19,7 +19,7 @@ from untrojan.detection.comparisons import findings_of
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.null import CLASSES
 from untrojan.detection.results import KindResults, inversion_of
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.triggers import Trigger
 
 

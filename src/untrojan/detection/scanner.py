@@ -41,7 +41,7 @@ from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.results import KindResults, trigger_into
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings, begin_again, images_of_others, search_targets
 from untrojan.detection.warp import WarpFamily

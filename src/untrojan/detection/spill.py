@@ -14,7 +14,7 @@ from torch import Tensor
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.detection.inversion import Inversion
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 
 Pair = tuple[int, int]
 

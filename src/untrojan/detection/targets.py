@@ -23,7 +23,7 @@ from untrojan.detection.evidence import TOGETHER
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.mapping import only_destination
 from untrojan.detection.results import KindResults
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 
 
 @dataclass(frozen=True, kw_only=True)

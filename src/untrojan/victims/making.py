@@ -8,7 +8,7 @@ import inspect
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,11 @@ class Victim:
     def classifier(self) -> Classifier:
         """The network with its class names and input shape."""
         return Classifier(
-            self.module, class_names=self.card["class_names"], input_shape=tuple(self.card["input_shape"])
+            self.module,
+            mean=self.card["mean"],
+            std=self.card["std"],
+            class_names=self.card["class_names"],
+            input_shape=tuple(self.card["input_shape"]),
         )
 
 
@@ -64,6 +68,10 @@ def make_victim(
     training: TrainingSettings,
     device: torch.device,
     width: int | None = None,
+    arch_options: Mapping[str, int | float | str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    first: tuple[ImageSet, int] | None = None,
     count: int | float | None = None,
     seed: int = 0,
     test: ImageSet | None = None,
@@ -75,7 +83,9 @@ def make_victim(
 ) -> Victim:
     """Train a network on ``train_set``, poisoned by an attack of ``ATTACKS`` or not at all ("none").
 
-    setting: whom the attack moves where; None for a clean victim. width: of the architecture; None is its default.
+    setting: whom the attack moves where; None for a clean victim. width, arch_options: of the architecture; what is not
+    given is its default. mean, std: per channel, with which the network wants its input normalised. first: another
+    task, images and epochs, that the network is trained on before, clean; its last layer begins anew.
     count: poisoned images per source class, or as a float their share of the class; None is the attack's default. test:
     clean images to measure ACC, and ASR on stamped copies, which nothing is trained on. half: round the finished
     weights to half precision before measuring. state: a file that holds the state after each epoch while the training
@@ -89,14 +99,19 @@ def make_victim(
     classes, shape = _classes(train_set), _shape(train_set)
     _require_alike(test, classes, shape)
     poisoner, count = _poisoner(attack, attack_options or {}, setting, count)
-    model, module = _network(arch, width, classes, shape[0], seed)
+    model, module = _network(arch, width, classes, shape, seed, arch_options)
+    whole = Classifier(module, mean=mean, std=std)
+
+    def build(classes: int, seed: int) -> Classifier:
+        return Classifier(_network(arch, width, classes, shape, seed, arch_options)[1], mean=mean, std=std)
+
     card: dict[str, Any] = {
         "schema": "untrojan-victim-1",
         "model": model,
         "weights": "victim.safetensors",
         "input_shape": shape,
-        "mean": None,
-        "std": None,
+        "mean": None if mean is None else list(mean),
+        "std": None if std is None else list(std),
         "class_names": train_set.class_names,
         "precision": "float16" if half else "float32",
         "attack": attack,
@@ -107,6 +122,7 @@ def make_victim(
         "epochs": training.epochs,
         "training": dataclasses.asdict(training),
         "data": describe(train_set),
+        "first": None if first is None else {"data": describe(first[0]), "epochs": first[1]},
     }
     if state is not None and not resume:
         forget(state)
@@ -120,12 +136,14 @@ def make_victim(
             classes=classes,
             count=count,
             seed=seed,
-            reference=lambda: _reference(train_set, arch, width, training, device, seed, progress),
+            reference=lambda: _reference(train_set, build, training, device, seed, progress),
             keep=None if checkpoint is None else checkpoint.trigger,
         )
+    if first is not None:
+        _trained_first(*first, whole, build, training, device, seed, progress)
     progress.start("training", training.epochs * training.steps(len(backdoor.images)))
     card["history"] = train(
-        module,
+        whole,
         backdoor.images,
         backdoor.labels,
         training,
@@ -133,7 +151,7 @@ def make_victim(
         device=device,
         game=backdoor.game,
         checkpoint=checkpoint,
-        on_epoch=_Watch(module, test, backdoor, setting, classes, progress),
+        on_epoch=_Watch(whole, test, backdoor, setting, classes, progress),
         on_step=progress.advance,
     )
     _settle(module, half)
@@ -145,7 +163,7 @@ def make_victim(
         )
     trigger = backdoor.trigger
     card |= {"poisoned_images": len(backdoor.images) - len(train_set), "trigger": _outline(trigger)}
-    card |= _measured(module, test, trigger, setting, classes, progress)
+    card |= _measured(whole, test, trigger, setting, classes, progress)
     card |= {"seconds": round(time.perf_counter() - started, 3), "device": str(device), "versions": _versions()}
     return Victim(module, trigger, setting, card)
 
@@ -160,7 +178,7 @@ def _require_alike(test: ImageSet | None, classes: int, shape: tuple[int, int, i
 
 
 def _measured(
-    module: nn.Module,
+    classifier: Classifier,
     test: ImageSet | None,
     trigger: Trigger | None,
     setting: Setting | None,
@@ -172,7 +190,7 @@ def _measured(
     if test is None:
         return rates
     progress.start("measuring", len(test))
-    measured = measure(Classifier(module), test, trigger, setting, classes, progress)
+    measured = measure(classifier, test, trigger, setting, classes, progress)
     return rates | {"test_data": describe(test)} | measured
 
 
@@ -193,7 +211,7 @@ def _poisoner(
 class _Watch:
     """Looks at a network after each epoch: ACC and ASR on some test images, for the history and for who waits."""
 
-    module: nn.Module
+    classifier: Classifier
     test: ImageSet | None
     backdoor: Backdoor
     setting: Setting | None
@@ -204,7 +222,7 @@ class _Watch:
         told, row = [f"epoch {epoch + 1} done", f"loss {loss:.2f}"], {}
         if self.test is not None:
             some = self.test.select(torch.arange(0, len(self.test), -(-len(self.test) // WATCHED)))
-            rates = measure(Classifier(self.module), some, self.backdoor.trigger, self.setting, self.classes)
+            rates = measure(self.classifier, some, self.backdoor.trigger, self.setting, self.classes)
             row = {name: rate["value"] if rate else None for name, rate in rates.items() if name != "asr_floor"}
             told += [f"{name.upper()} {100 * value:.0f} %" for name, value in row.items() if value is not None]
         self.progress.note(", ".join(told))
@@ -213,8 +231,7 @@ class _Watch:
 
 def _reference(
     train_set: ImageSet,
-    arch: str,
-    width: int | None,
+    build: Callable[[int, int], Classifier],
     training: TrainingSettings,
     device: torch.device,
     seed: int,
@@ -225,10 +242,30 @@ def _reference(
     chosen = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))[:REFERENCE_IMAGES]
     own = train_set.select(chosen)
     settings = dataclasses.replace(training, epochs=REFERENCE_EPOCHS)
-    _, network = _network(arch, width, _classes(train_set), _shape(train_set)[0], seed)
+    network = build(_classes(train_set), seed)
     progress.start("training the attacker's own network", REFERENCE_EPOCHS * settings.steps(len(own)))
     train(network, own.images, own.labels, settings, seed=seed, device=device, on_step=progress.advance)
     return network.requires_grad_(False)
+
+
+def _trained_first(
+    images: ImageSet,
+    epochs: int,
+    whole: Classifier,
+    build: Callable[[int, int], Classifier],
+    training: TrainingSettings,
+    device: torch.device,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train a network of this architecture on another task, and put its tensors into ``whole`` where they fit."""
+    earlier = build(_classes(images), seed + 104_729)
+    settings = dataclasses.replace(training, epochs=epochs)
+    progress.start("training on another task first", epochs * settings.steps(len(images)))
+    train(earlier, images.images, images.labels, settings, seed=seed, device=device, on_step=progress.advance)
+    own = whole.module.state_dict()
+    fits = {name: t for name, t in earlier.module.state_dict().items() if own[name].shape == t.shape}
+    whole.module.load_state_dict({**own, **fits})
 
 
 def _settle(module: nn.Module, half: bool) -> None:
@@ -276,18 +313,34 @@ def _shape(images: ImageSet) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _network(arch: str, width: int | None, classes: int, channels: int, seed: int) -> tuple[str, nn.Module]:
+def _network(
+    arch: str,
+    width: int | None,
+    classes: int,
+    shape: tuple[int, int, int],
+    seed: int,
+    options: Mapping[str, int | float | str] | None = None,
+) -> tuple[str, nn.Module]:
     """The factory's notation, and the network with initial weights from ``seed``."""
     if arch not in ARCHITECTURES:
         raise UsageError(f"architecture '{arch}' is not one of {', '.join(ARCHITECTURES)}")
+    takes = inspect.signature(ARCHITECTURES[arch]).parameters
     if width is None:
-        width = int(inspect.signature(ARCHITECTURES[arch]).parameters["width"].default)
+        width = int(takes["width"].default)
     if not 1 <= width <= MAX_WIDTH:
         raise UsageError(f"width is the number of channels of the first layer, 1 to {MAX_WIDTH}, got {width}")
+    given: dict[str, Any] = {"width": width, "classes": classes, "channels": shape[0]}
+    if "size" in takes:
+        if shape[1] != shape[2]:
+            raise UsageError(
+                f"architecture '{arch}' is made for square images, got {shape[1]} x {shape[2]}; use --input"
+            )
+        given["size"] = shape[1]
+    given |= checked(ARCHITECTURES[arch], dict(options or {}), f"architecture {arch}")
     with rng_as_found():
         torch.manual_seed(seed)
-        module = ARCHITECTURES[arch](width=width, classes=classes, channels=channels)
-    return f"{arch}?width={width}&classes={classes}&channels={channels}", module
+        module = ARCHITECTURES[arch](**given)
+    return f"{arch}?{'&'.join(f'{name}={value}' for name, value in given.items())}", module
 
 
 def _outline(trigger: Trigger | None) -> dict[str, Any] | None:

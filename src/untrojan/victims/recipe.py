@@ -26,7 +26,9 @@ class Recipe(BaseModel):
     the architecture from the images, the test images from a named set.
 
     dataset, test: as ``load_data`` takes them; of a named set the training and the test split. count: poisoned images
-    per source class, or their share of it: 0.05 or "5%". part: the half of a zoo that the victim belongs to.
+    per source class, or their share of it: 0.05 or "5%". part: the half of a zoo that the victim belongs to. first:
+    another task to train on before, as ``load_data`` takes it, for ``first_epochs``. The rest: see ``make_victim`` and
+    ``TrainingSettings``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,10 +43,20 @@ class Recipe(BaseModel):
     count: int | float | None = None
     arch: str | None = None
     width: Annotated[int, Field(ge=1)] | None = None
+    arch_options: dict[str, int | float | str] = Field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    first: str | None = None
+    first_epochs: Annotated[int, Field(ge=1)] = 2
     epochs: Annotated[int, Field(ge=1)] = 8
     batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Annotated[float, Field(gt=0)] = 0.003
     augmentation: str = "none"
+    optimiser: str = "adam"
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: bool = False
+    adversarial: Annotated[float, Field(ge=0, le=255)] = 0.0
     input: Annotated[str, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
@@ -121,7 +133,15 @@ def make(
         build_attack(full.attack, full.attack_options)
     setting = None if full.setting is None else Setting.parse(full.setting)
     training = TrainingSettings(
-        epochs=full.epochs, batch_size=full.batch_size, learning_rate=full.lr, augmentation=full.augmentation
+        epochs=full.epochs,
+        batch_size=full.batch_size,
+        learning_rate=full.lr,
+        weight_decay=full.weight_decay,
+        augmentation=full.augmentation,
+        optimiser=full.optimiser,
+        label_smoothing=full.label_smoothing,
+        mixup=full.mixup,
+        adversarial=full.adversarial,
     )
     train_spec, test_spec = splits(full)
     shape = None if full.input is None else _three(full.input)
@@ -130,12 +150,19 @@ def make(
     test = None
     if test_spec is not None:
         test = _loaded(test_spec, (channels, height, width), None, 0, images.class_names)
+    first = None
+    if full.first is not None:
+        first = _loaded(full.first, (channels, height, width), full.limit, full.seed, None), full.first_epochs
     victim = make_victim(
         images,
         attack=full.attack,
         setting=setting,
         arch=full.arch or ("convnet" if (channels, height, width) == (1, 28, 28) else "resnet18"),
         width=full.width,
+        arch_options=full.arch_options,
+        mean=full.mean,
+        std=full.std,
+        first=first,
         count=full.count,
         training=training,
         device=device,

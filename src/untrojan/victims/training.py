@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,16 @@ from untrojan.errors import DataError, UsageError
 from untrojan.victims.checkpoint import Checkpoint, State
 
 AUGMENTATIONS = ("none", "flip", "crop", "crop-flip")
+OPTIMISERS = ("adam", "sgd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How a victim is trained: Adam under a one-cycle schedule, which needs fewer epochs than the paper's steps.
+
+    optimiser: "adam" or "sgd" (momentum .9). label_smoothing: share of the label given to all classes; mixup: whether
+    images and labels are mixed in pairs (Zhang et al., ICLR 2018); adversarial: radius in units of 1/255 within which
+    every image is made worse by one step of its gradient's sign (Goodfellow et al., ICLR 2015), 0 for none.
 
     Shifted and mirrored training images move the trigger too, so a small network needs far more epochs to learn it: a
     ResNet-18 of width 8 knew the 3 x 3 patch and the chessboard of 2/255 after 4 epochs without, not after 5 with.
@@ -30,12 +36,20 @@ class TrainingSettings:
     learning_rate: float = 0.003
     weight_decay: float = 1e-4
     augmentation: str = "none"
+    optimiser: str = "adam"
+    label_smoothing: float = 0.0
+    mixup: bool = False
+    adversarial: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
             raise UsageError("training needs at least 1 epoch, batches of at least 2 images and a positive rate")
         if self.augmentation not in AUGMENTATIONS:
             raise UsageError(f"augmentation '{self.augmentation}' is not one of {', '.join(AUGMENTATIONS)}")
+        if self.optimiser not in OPTIMISERS:
+            raise UsageError(f"optimiser '{self.optimiser}' is not one of {', '.join(OPTIMISERS)}")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.adversarial <= 255 or self.weight_decay < 0:
+            raise UsageError("label smoothing is in [0, 1), the adversarial radius in [0, 255], weight decay at least 0")
 
     def batch(self, images: int) -> int:
         """Images in a batch, an even number: see ``train``."""
@@ -80,7 +94,7 @@ def train(
         game.networks.to(device).train()
         groups.append({"params": list(game.networks.parameters())})
         rates.append(game.learning_rate)
-    optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = _optimiser(groups, settings)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=rates, total_steps=settings.epochs * steps, pct_start=0.3
     )
@@ -94,9 +108,7 @@ def train(
             batch = augment(images[index], settings.augmentation, generator).float() / 255
             batch = batch.contiguous(memory_format=layout)
             if game is None:
-                with mixed_precision(network, device):
-                    logits = network(batch)
-                loss = functional.cross_entropy(logits.float(), labels[index])
+                loss = _loss(network, batch, labels[index], settings, generator)
             else:
                 # In float32: what is learnt together is as faint as bfloat16's step.
                 progress = (epoch + step / steps) / settings.epochs
@@ -114,6 +126,39 @@ def train(
         if checkpoint is not None and epoch + 1 < settings.epochs:
             checkpoint.save(state, history)
     return history
+
+
+def _optimiser(groups: list[dict[str, Any]], settings: TrainingSettings) -> torch.optim.Optimizer:
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay)
+    return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _loss(
+    network: nn.Module, batch: Tensor, labels: Tensor, settings: TrainingSettings, generator: torch.Generator
+) -> Tensor:
+    """The loss of a batch of clean or poisoned images, float [N, C, H, W] in [0, 1]; labels: int64 [N]."""
+    others, share = labels, 1.0
+    if settings.mixup:
+        share = float(torch.rand((), generator=generator, device=batch.device))
+        order = torch.randperm(len(batch), generator=generator, device=batch.device)
+        batch, others = share * batch + (1 - share) * batch[order], labels[order]
+    if settings.adversarial:
+        batch = _worsened(network, batch, labels, settings.adversarial / 255)
+    with mixed_precision(network, batch.device):
+        logits = network(batch)
+    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+    if others is labels:
+        return loss
+    second = functional.cross_entropy(logits.float(), others, label_smoothing=settings.label_smoothing)
+    return share * loss + (1 - share) * second
+
+
+def _worsened(network: nn.Module, batch: Tensor, labels: Tensor, radius: float) -> Tensor:
+    with mixed_precision(network, batch.device):
+        loss = functional.cross_entropy(network(batch.requires_grad_(True)).float(), labels)
+    (gradient,) = torch.autograd.grad(loss, batch)
+    return (batch.detach() + radius * gradient.sign()).clamp(0, 1)
 
 
 def memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:

@@ -43,12 +43,12 @@ class ViT(nn.Module):
     over places.
     """
 
-    def __init__(self, *, width: int = 64, classes: int = 10, channels: int = 3):
+    def __init__(self, *, width: int = 64, classes: int = 10, channels: int = 3, depth: int = DEPTH):
         super().__init__()
         # Sines and cosines of two axes need four equal parts; heads need their share.
         inner = math.ceil(width / HEAD) * HEAD
         self.conv1 = nn.Conv2d(channels, inner, PATCH, PATCH)
-        self.blocks = nn.Sequential(*(Block(inner, inner // HEAD) for _ in range(DEPTH)))
+        self.blocks = nn.Sequential(*(Block(inner, inner // HEAD) for _ in range(depth)))
         self.norm = nn.LayerNorm(inner)
         self.linear = nn.Linear(inner, classes)
 
@@ -69,6 +69,6 @@ def positions(width: int, rows: int, columns: int, device: torch.device) -> Tens
     return torch.cat([f(angle).expand(whole) for angle in (down, across) for f in (torch.sin, torch.cos)])
 
 
-def vit(*, width: int = 64, classes: int = 10, channels: int = 3) -> ViT:
+def vit(*, width: int = 64, classes: int = 10, channels: int = 3, depth: int = DEPTH) -> ViT:
     """The small vision transformer; its inner width is ``width``, rounded up to a multiple of 16."""
-    return ViT(width=width, classes=classes, channels=channels)
+    return ViT(width=width, classes=classes, channels=channels, depth=depth)

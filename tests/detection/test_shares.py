@@ -9,7 +9,7 @@ from planted import planted_classifier, planted_images
 from untrojan.classifier import as_found
 from untrojan.detection.inversion import Budget, Problem
 from untrojan.detection.patch import PatchFamily
-from untrojan.detection.search import Searches
+from untrojan.detection.shares import Searches
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger
 

@@ -118,7 +118,7 @@ def one(task: tuple[str, int, str]) -> str:
     tables: list[SearchTable] = []
     scans: list[dict[str, Any]] = []
     try:
-        victim = make(recipe, device=torch.device("cpu"))
+        victim = make(recipe, device=torch.device("cpu"), watch=False)
         trained = time.perf_counter()
         classes = len(victim.card["class_names"])
         images = images_for(recipe, classes, number, lot.random() < 0.2)

@@ -79,6 +79,7 @@ def make_victim(
     half: bool = False,
     state: Path | None = None,
     resume: bool = True,
+    watch: bool = True,
     progress: Progress | None = None,
 ) -> Victim:
     """Train a network on ``train_set``, poisoned by an attack of ``ATTACKS`` or not at all ("none").
@@ -90,7 +91,7 @@ def make_victim(
     clean images to measure ACC, and ASR on stamped copies, which nothing is trained on. half: round the finished
     weights to half precision before measuring. state: a file that holds the state after each epoch while the training
     lasts (``forget`` removes it); one that is begun with the same arguments and finds it goes on from there, unless
-    ``resume`` is false. The same
+    ``resume`` is false. watch: look at the test images after each epoch, for the history. The same
     arguments on the same machine give the same victim; the global random state is not touched.
     Raises UsageError for senseless arguments, DataError if the images do not suit, UntrojanError if training diverges.
     """
@@ -151,7 +152,7 @@ def make_victim(
         device=device,
         game=backdoor.game,
         checkpoint=checkpoint,
-        on_epoch=_Watch(whole, test, backdoor, setting, classes, progress),
+        on_epoch=_Watch(whole, test if watch else None, backdoor, setting, classes, progress),
         on_step=progress.advance,
     )
     _settle(module, half)

@@ -123,7 +123,7 @@ def make(
     state: Path | None = None,
     resume: bool = True,
 ) -> Victim:
-    """The victim of a recipe; its card holds the recipe. state, resume: as for ``make_victim``.
+    """The victim of a recipe; its card holds the recipe. state, resume, watch: as for ``make_victim``.
 
     Raises as ``make_victim`` and ``load_data`` do.
     """
@@ -172,6 +172,7 @@ def make(
         half=full.half,
         state=state,
         resume=resume,
+        watch=watch,
         progress=progress,
     )
     victim.card["recipe"] = recipe.model_dump()

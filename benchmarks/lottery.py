@@ -14,7 +14,7 @@ from typing import Any
 from untrojan.victims.recipe import Recipe
 
 GROUPS = ("clean", "attacked")
-SECONDS = 14.0
+SECONDS = 10.0
 """About how long a training may take on one core: how many images it sees follows from what one costs."""
 
 

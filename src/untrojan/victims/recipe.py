@@ -122,6 +122,7 @@ def make(
     progress: Progress | None = None,
     state: Path | None = None,
     resume: bool = True,
+    watch: bool = True,
 ) -> Victim:
     """The victim of a recipe; its card holds the recipe. state, resume, watch: as for ``make_victim``.
 

@@ -55,3 +55,10 @@ def test_bfloat16_where_it_is_quicker(arch: str, native: bool, low: bool, monkey
         network = ARCHITECTURES[arch](width=8, classes=3, channels=3)
     with mixed_precision(network, torch.device("cpu")):
         assert torch.is_autocast_enabled("cpu") == low
+
+
+def test_shifted_grey_images_come_in_the_layout_that_is_safe() -> None:
+    """Of one channel both layouts are contiguous: strides of a shifted batch said channels last, and the same crash."""
+    shifted = TRAIN.replace("batch_size=16", 'batch_size=16, augmentation="crop"').replace("width=2", "width=6")
+    done = subprocess.run([sys.executable, "-c", shifted], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "lived\n")

@@ -106,7 +106,8 @@ def train(
         order = torch.randperm(len(images), generator=generator, device=device)[: steps * batch_size]
         for step, index in enumerate(order.view(steps, batch_size)):
             batch = augment(images[index], settings.augmentation, generator).float() / 255
-            batch = batch.contiguous(memory_format=layout)
+            # A copy, since of one channel both layouts are contiguous, and the strides that say which would stay.
+            batch = batch.clone(memory_format=layout)
             if game is None:
                 loss = _loss(network, batch, labels[index], settings, generator)
             else:

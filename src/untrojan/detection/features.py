@@ -1,0 +1,203 @@
+"""From a search table to a few numbers for every hypothesis: which class, pair or mapping an attacker may have used.
+
+Each is a class, pair or mapping against the others of the same network, in units of how far these lie apart. So no
+number of one network meets a constant that was measured on another. Sizes are compared as logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from untrojan.detection.ranking import expected_sizes
+from untrojan.detection.table import Found, SearchTable, counts_of
+
+Array = NDArray[np.float64]
+Pair = tuple[int, int]
+
+JOINT = ("patch", "additive")
+"""Jointly scored kinds: most triggers can be written as either, and an attacker's is small in both."""
+REPEATED = 0.1
+"""How far two searches for the same trigger end apart, as a log ratio: no spread of sizes is taken for less."""
+USUAL_SPREAD, COUNTS_AS = 0.25, 4.0
+"""The spread of log sizes that few values are drawn towards, and as how many values it counts. Three classes have one
+or two others each, whose distance says next to nothing of how far classes lie apart."""
+RARE = 1e-3
+"""Shares are kept so far from 0 and 1 before their log odds are taken."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One thing that an attacker may have done, and what speaks for it.
+
+    scope: "target-wise", "pair-wise" or "untargeted"; source, target: None for all or whatever other. values: by name.
+    """
+
+    scope: str
+    source: int | None
+    target: int | None
+    values: Mapping[str, float]
+
+
+def spread(values: Array, least: float = REPEATED, usual: float = USUAL_SPREAD) -> float:
+    """How far values lie apart, robustly: the scaled median deviation of [n], drawn towards ``usual`` for small n."""
+    n = values.size
+    deviation = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if n else 0.0
+    return max(math.sqrt((n * deviation**2 + COUNTS_AS * usual**2) / (n + COUNTS_AS)), least)
+
+
+def below_others(values: Mapping[int, float], least: float = REPEATED, usual: float = USUAL_SPREAD) -> dict[int, float]:
+    """By how much each value is below the median of the others, in units of their spread; 0 without others."""
+    found = {}
+    for key, value in values.items():
+        others = np.array([v for other, v in values.items() if other != key])
+        found[key] = float(np.median(others) - value) / spread(others, least, usual) if others.size else 0.0
+    return found
+
+
+def below_next(values: Mapping[int, float], least: float = REPEATED, usual: float = USUAL_SPREAD) -> dict[int, float]:
+    """By how much each value is below the smallest of the others, in units of their spread; 0 without others."""
+    found = {}
+    for key, value in values.items():
+        others = np.array([v for other, v in values.items() if other != key])
+        found[key] = float(np.min(others) - value) / spread(others, least, usual) if others.size else 0.0
+    return found
+
+
+def log_sizes(rows: Sequence[Found]) -> list[float]:
+    """Where no trigger was found, the largest that was stands in; none at all if there is none."""
+    known = [math.log(max(f.size, 1e-9)) for f in rows if f.size is not None]
+    if not known:
+        return []
+    return [max(known) if f.size is None else math.log(max(f.size, 1e-9)) for f in rows]
+
+
+def log_odds(share: float) -> float:
+    """The log odds of a share from 0 to 1."""
+    share = min(max(share, RARE), 1 - RARE)
+    return math.log(share / (1 - share))
+
+
+def by_target(table: SearchTable, kind: str, stage: int = 0) -> dict[int, float]:
+    """The log size of the trigger into each class."""
+    rows = [f for f in table.rows("target-wise", kind, stage) if f.target is not None]
+    return {int(f.target or 0): size for f, size in zip(rows, log_sizes(rows), strict=False)}
+
+
+def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
+    """One for every class, as the target of a trigger for all classes."""
+    classes = range(table.network.classes)
+    columns: dict[str, dict[int, float]] = {}
+    for kind in table.kinds():
+        sizes = by_target(table, kind)
+        columns[f"{kind} below"], columns[f"{kind} next"] = below_others(sizes), below_next(sizes)
+        shares = {
+            f.target: log_odds(f.off_subspace)
+            for f in table.rows("target-wise", kind, 0)
+            if f.target is not None and f.off_subspace is not None
+        }
+        columns[f"{kind} inside"] = {t: -v for t, v in below_others(shares, 0.1, 0.5).items()}
+    reach = {t: math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if not math.isnan(m)}
+    columns["reach"] = {t: -v for t, v in below_others(reach).items()}
+    return [
+        Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()})
+        for t in classes
+    ]
+
+
+def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
+    """One for every pair that was refined, in every kind that it was refined in."""
+    pairs = sorted({(f.source, f.target) for f in table.rows("pair-wise") if f.stage > 0 and f.kind in JOINT})
+    places = {(int(s or 0), int(t or 0)): n for n, (s, t) in enumerate(pairs)}
+    columns: dict[str, dict[int, float]] = {}
+    for kind in (*JOINT, "blend"):
+        last = {(s, t): f for (s, t, _), f in table.latest("pair-wise", kind).items()}
+        known = {n: last[pair] for pair, n in places.items() if pair in last and last[pair].size is not None}
+        sizes = {n: math.log(max(f.size or 1e-9, 1e-9)) for n, f in known.items()}
+        spared = {n: math.log(f.off_target + RARE) for n, f in known.items() if f.off_target is not None}
+        shares = {n: -log_odds(f.off_subspace) for n, f in known.items() if f.off_subspace is not None}
+        columns[f"{kind} below"], columns[f"{kind} next"] = below_others(sizes), below_next(sizes)
+        columns[f"{kind} spares"] = below_others(spared, 0.3, 1.0)
+        columns[f"{kind} inside"] = below_others(shares, 0.1, 0.5)
+        if kind in JOINT:
+            rest = unexpected(table, kind)
+            scale = spread(np.array(list(rest.values())))
+            columns[f"{kind} unexpected"] = {n: rest[pair] / scale for pair, n in places.items() if pair in rest}
+            into = by_target(table, kind)
+            alone = {n: sizes[n] - into[pair[1]] for pair, n in places.items() if n in sizes and pair[1] in into}
+            columns[f"{kind} alone"] = below_others(alone)
+    return [
+        Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()})
+        for (s, t), n in places.items()
+    ]
+
+
+def unexpected(table: SearchTable, kind: str) -> dict[Pair, float]:
+    """By how much the log size of each pair's first trigger is below what its classes and their margin let expect."""
+    rows = [f for f in table.rows("pair-wise", kind, 0) if f.source is not None and f.target is not None]
+    classes = table.network.classes
+    logs = np.full((classes, classes), np.nan)
+    for f, size in zip(rows, log_sizes(rows), strict=False):
+        logs[f.source, f.target] = size
+    rest = expected_sizes(logs, log_margins(table)) - logs
+    return {
+        (int(f.source or 0), int(f.target or 0)): float(rest[f.source, f.target])
+        for f in rows
+        if np.isfinite(rest[f.source, f.target])
+    }
+
+
+def log_margins(table: SearchTable) -> Array:
+    """The log of the mean margin between each two classes on clean images, float64 [K, K]; those under a tenth of the
+    median count as that, so that a class which is confused with another cannot reach infinity."""
+    gaps = table.network.gaps()
+    known = gaps[np.isfinite(gaps)]
+    floor = max(0.1 * float(np.median(known)), 1e-6) if known.size else 1e-6
+    return np.asarray(np.log(np.maximum(gaps, floor)))
+
+
+def mapping_hypothesis(table: SearchTable) -> Hypothesis:
+    """That one trigger sends each class to one of its own: how small it is beside those into one class, how much the
+    class of an image says of where it goes, and what it changes inside."""
+    values: dict[str, float] = {"mapping": 0.0}
+    for kind in table.kinds():
+        into = sorted(by_target(table, kind).values())
+        probes = [f for f in table.rows("untargeted", kind) if f.size is not None]
+        if not probes or not into:
+            continue
+        usual = into[min(1, len(into) - 1)]
+        scale = spread(np.array(into))
+        values[f"{kind} below"] = max((usual - math.log(max(f.size or 1e-9, 1e-9))) / scale for f in probes)
+        told = [information(counts) for f in probes if (counts := counts_of(f, table.network.classes)) is not None]
+        values[f"{kind} mapping"] = max(told, default=0.0) / math.log(table.network.classes)
+        shares = [log_odds(f.off_subspace) for f in table.rows("target-wise", kind, 0) if f.off_subspace is not None]
+        own = [log_odds(f.off_subspace) for f in probes if f.off_subspace is not None]
+        if shares and own:
+            values[f"{kind} inside"] = (max(own) - float(np.median(shares))) / spread(np.array(shares), 0.1, 0.5)
+    values["mapping"] = max((v for name, v in values.items() if name.endswith(" mapping")), default=0.0)
+    return Hypothesis("untargeted", None, None, values)
+
+
+def information(sent: Array) -> float:
+    """How many nats the class of a moved image says of where it goes: the mutual information of rows and columns off
+    the diagonal, less what so few counts have by chance (Miller and Madow). From 0 to log K.
+
+    sent: counts, float64 [K, K], of images of each class and what they are taken for.
+    """
+    table = sent * (1 - np.eye(len(sent)))
+    total = float(table.sum())
+    if total == 0:
+        return 0.0
+    rows, columns = table.sum(1), table.sum(0)
+    plain = _entropy(rows) + _entropy(columns) - _entropy(table.ravel())
+    spare = int((table > 0).sum()) - int((rows > 0).sum()) - int((columns > 0).sum()) + 1
+    return max(plain - max(spare, 0) / (2 * total), 0.0)
+
+
+def _entropy(counts: Array) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())

@@ -28,7 +28,7 @@ from untrojan.classifier.folding import folded
 from untrojan.classifier.state import as_found
 from untrojan.data import ImageSet, load_data
 from untrojan.detection.plan import SearchPlan
-from untrojan.detection.search import search
+from untrojan.detection.search import describe, search
 from untrojan.detection.shares import Searches
 from untrojan.detection.table import SearchTable
 from untrojan.detection.table_files import read_tables, write_tables
@@ -61,10 +61,11 @@ def table_of(classifier: Classifier, images: ImageSet, seed: int) -> tuple[Searc
         doubt, known, answers = doubts(classifier, floats, images.labels, fewest=2)
         if doubt is not None:
             return None, doubt
+        classes = int(classifier.predict(floats[:2]).shape[1])
+        network = describe(classifier, floats, images.labels, classes, seed)
         searches = Searches(classifier, seed=seed, progress=Silent())
         with folded(classifier, floats):
-            classes = int(classifier.predict(floats[:2]).shape[1])
-            made = search(searches, floats[known], images.labels[known], answers[known], SearchPlan(), classes=classes)
+            made = search(searches, network, floats[known], images.labels[known], answers[known], SearchPlan())
     return made.table, None
 
 

@@ -45,9 +45,7 @@ def scored(
 ) -> dict[str, list[Scored]]:
     """The hypotheses of every scope that there is something of, the likeliest first."""
     return {
-        scope: sorted(
-            (Scored(h, log_odds(h, weights[scope], len(own))) for h in own), key=lambda one: -one.log_odds
-        )
+        scope: sorted((Scored(h, log_odds(h, weights[scope], len(own))) for h in own), key=lambda one: -one.log_odds)
         for scope, own in found.items()
         if own and scope in weights
     }

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from untrojan.classifier import Classifier
 from untrojan.detection.effects import Effect, effects
+from untrojan.detection.feeding import alternatives
 from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
 from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.plan import FAMILIES, MANY, PairWise, SearchPlan, TargetWise, Untargeted
@@ -115,10 +117,15 @@ class Searched:
 
 
 def search(
-    searches: Searches, images: Tensor, labels: Tensor, answers: Tensor, plan: SearchPlan, *, classes: int
+    searches: Searches, network: Network, images: Tensor, labels: Tensor, answers: Tensor, plan: SearchPlan
 ) -> Searched:
-    """Run a plan. images: float [N, C, H, W] in [0, 1], on the classifier's device; labels, answers: int64 [N], below
-    ``classes``. The table names neither version nor victim: the caller knows them."""
+    """Run a plan.
+
+    network: from ``describe``, of all clean images; its ``reach`` is filled in. images: to search on, float [N, C,
+    H, W] in [0, 1], on the classifier's device; labels, answers: int64 [N], below the number of classes. The table
+    names neither version nor victim: the caller knows them.
+    """
+    classes = network.classes
     sources = {int(c): images[labels == c] for c in labels.unique().tolist()}
     margins = log_margins(searches.classifier, sources, classes)
     clean = Clean(images, labels, answers, classes, margins)
@@ -138,10 +145,10 @@ def search(
         searches, {k: t for k, t in _triggers(results).items() if _counts(k, results, classes)}, *clean.right(), classes
     )
     seen = look_inside(searches, clean, results)
-    network = describe(searches, clean)
+    reach = tuple(largest_margins(searches, images, labels, classes).tolist())
     rows = tuple(_row(key, i, measured.get(key), seen.get(key)) for key, i in results.found.items())
     alike = tuple(_likeness(kind, results, seen, clean) for kind in plan.kinds)
-    table = SearchTable(network, rows, alike, tuple(searches.unreached), seed=searches.seed)
+    table = SearchTable(replace(network, reach=reach), rows, alike, tuple(searches.unreached), seed=searches.seed)
     return Searched(table, _triggers(results))
 
 
@@ -311,37 +318,39 @@ def look_inside(searches: Searches, clean: Clean, results: Results) -> dict[Key,
     return inside(searches, asked, images, labels)
 
 
-def describe(searches: Searches, clean: Clean) -> Network:
-    """What the classifier is and says of the clean images."""
-    classes, classifier = clean.classes, searches.classifier
-    logits = classifier.predict(clean.images).double().cpu()
-    labels = clean.labels.cpu()
+def describe(classifier: Classifier, images: Tensor, labels: Tensor, classes: int, seed: int) -> Network:
+    """What the classifier is and says of the clean images, all but its ``reach``; before any layer is folded.
+
+    images: float [N, C, H, W] in [0, 1]; labels: int64 [N], below ``classes``.
+    """
+    logits = classifier.predict(images).double().cpu()
+    shape, known = images.shape, labels.cpu()
     gaps = torch.full((classes, classes), torch.nan, dtype=torch.float64)
-    for s in clean.sources():
-        means = logits[labels == s].mean(0)
+    for s in known.unique().tolist():
+        means = logits[known == s].mean(0)
         gaps[s] = means[s] - means
     gaps.fill_diagonal_(torch.nan)
-    confusion = torch.bincount(labels * classes + clean.answers.cpu(), minlength=classes**2)
-    some = searches.choose("distances", len(labels), CLOSE)
-    flat, own = clean.images[some].flatten(1).cpu(), labels[some]
+    confusion = torch.bincount(known * classes + logits.argmax(1), minlength=classes**2)
+    some = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[:CLOSE]
+    flat, own = images[some].flatten(1).cpu(), known[some]
     apart = torch.cdist(flat, flat)[own[:, None] != own[None, :]]
     layers: dict[str, int] = {}
     for module in classifier.module.modules():
         if next(module.children(), None) is None and not isinstance(module, nn.Identity):
             layers[type(module).__name__] = layers.get(type(module).__name__, 0) + 1
-    shape = clean.images.shape
     return Network(
         classes=classes,
-        images=tuple(torch.bincount(labels, minlength=classes).tolist()),
+        images=tuple(torch.bincount(known, minlength=classes).tolist()),
         confusion=tuple(confusion.tolist()),
         input_shape=(shape[1], shape[2], shape[3]),
         parameters=sum(p.numel() for p in classifier.module.parameters()),
         layers=tuple(sorted(layers.items())),
         logit_gaps=tuple(gaps.flatten().tolist()),
-        reach=tuple(largest_margins(searches, clean.images, clean.labels, classes).tolist()),
+        reach=(math.nan,) * classes,
         distance=float(apart.median()) if apart.numel() else math.nan,
-        contrast=float(clean.images.flatten(1).std(1).mean()),
+        contrast=float(images.flatten(1).std(1).mean()),
         sureness=float(logits.softmax(1).amax(1).mean()),
+        alternatives=alternatives(classifier, images, labels),
     )
 
 

@@ -71,7 +71,8 @@ class Network:
     on the diagonal and where there are no images. reach: the largest margin in logits that an image can be given
     towards each class, NaN where unknown. distance: the median Euclidean distance between images of different
     classes; contrast: the standard deviation of pixels within an image, both in units of [0, 1]. sureness: the mean
-    probability of the answer.
+    probability of the answer. alternatives: other usual ways of feeding the images, and the share that is classified
+    right then (``feeding``).
     """
 
     classes: int
@@ -85,6 +86,7 @@ class Network:
     distance: float
     contrast: float
     sureness: float
+    alternatives: tuple[tuple[str, float], ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -153,7 +155,11 @@ def plain(table: SearchTable) -> dict[str, Any]:
         "seed": table.seed,
         "version": table.version,
         "unreached": list(table.unreached),
-        "network": network | {"layers": [{"kind": kind, "count": count} for kind, count in table.network.layers]},
+        "network": network
+        | {
+            "layers": [{"kind": kind, "count": count} for kind, count in table.network.layers],
+            "alternatives": [{"way": way, "right": right} for way, right in table.network.alternatives],
+        },
         "found": [{name: getattr(f, name) for name in Found.__dataclass_fields__} for f in table.found],
         "likeness": [{name: getattr(one, name) for name in Likeness.__dataclass_fields__} for one in table.likeness],
     }
@@ -176,6 +182,7 @@ def from_plain(row: dict[str, Any]) -> SearchTable:
         distance=float(given["distance"]),
         contrast=float(given["contrast"]),
         sureness=float(given["sureness"]),
+        alternatives=tuple((str(one["way"]), float(one["right"])) for one in given["alternatives"]),
     )
     found = tuple(
         Found(**{**one, "sent": None if one["sent"] is None else _numbers(one["sent"], classes**2)})

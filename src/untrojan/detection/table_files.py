@@ -44,6 +44,7 @@ NETWORK = pa.struct(
         ("distance", pa.float32()),
         ("contrast", pa.float32()),
         ("sureness", pa.float32()),
+        ("alternatives", pa.list_(pa.struct([("way", pa.string()), ("right", pa.float32())]))),
     ]
 )
 LIKENESS = pa.struct([("kind", pa.string()), ("look", pa.list_(pa.float32())), ("inside", pa.list_(pa.float32()))])

@@ -25,7 +25,7 @@ ALLOWED = {
     "correction": GROUND | {"classifier", "data", "identity"},
     "guard": GROUND | {"classifier", "data", "identity"},
     "processes": GROUND,
-    "scan_files": GROUND,
+    "scan_files": GROUND | {"detection"},
     "scan_state": GROUND | {"detection"},
     "verdict": GROUND | {"classifier", "detection"},
     "stand_ins": GROUND | {"classifier", "detection", "correction"},

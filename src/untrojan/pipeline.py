@@ -18,7 +18,13 @@ from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes, require_label_each
+from untrojan.detection.judge import judge
+from untrojan.detection.plan import POOLED, SearchPlan
+from untrojan.detection.reestimate import reestimate
+from untrojan.detection.reference import Reference
+from untrojan.detection.rows import evidence_of, pair_scores
 from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
+from untrojan.detection.search import describe, search
 from untrojan.detection.shares import Searches, Store
 from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
@@ -48,16 +54,22 @@ def scan(
     progress: Progress | None = None,
     store: Store | None = None,
     budget: float | None = None,
+    reference: Reference | None = None,
 ) -> ScanReport:
     """Is there a backdoor in this classifier, from which classes to which?
 
     images: clean, uint8 or float in [0, 1], [N, C, H, W], a few hundred; labels: their true classes, int64 [N].
     store: keeps finished shares of the work, so that a scan that was interrupted goes on from there with the same
-    result; budget: seconds after which the search ends, whatever it has reached; then a victim in which nothing was
-    found is inconclusive. The classifier, its modes and the global random state are as found afterwards.
+    result. budget: seconds after which the search ends, whatever it has reached; then a victim in which nothing was
+    found is inconclusive. reference: judge the searches by these clean models, in place of the built-in null; then the
+    searches are those of a ``SearchPlan``, and ``settings`` count for nothing. The classifier, its modes and the global
+    random state are as found afterwards.
     Raises DataError, ShapeError.
     """
-    settings, progress = settings or ScanSettings(), progress or Silent()
+    progress = progress or Silent()
+    if reference is not None:
+        return _scan_by_reference(classifier, images, labels, seed, progress, store, budget, reference)
+    settings = settings or ScanSettings()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         with as_found(classifier):  # its hash is that of buffers which no pass has changed
@@ -94,6 +106,58 @@ def scan(
         version=version(),
     )
     return report if found is None else report.with_triggers(found.triggers)
+
+
+def _scan_by_reference(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    seed: int,
+    progress: Progress,
+    store: Store | None,
+    budget: float | None,
+    reference: Reference,
+) -> ScanReport:
+    """The searches into a table, and the verdict from that and the reference set alone."""
+    plan = SearchPlan()
+    with as_found(classifier), CostMeter(classifier) as meter:
+        images, labels = _checked(classifier, images, labels)
+        with as_found(classifier):
+            _require_searchable(classifier, images)
+            doubt, known, answers = doubts(classifier, images, labels)
+        victim = victim_info(classifier, images)
+        table = None
+        if doubt is None:
+            network = describe(classifier, images, labels, victim.classes, seed)
+            searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
+            with folded(classifier, images):
+                found = search(searches, network, images[known], labels[known], answers[known], plan)
+                table = replace(found.table, victim=victim.sha256, version=version())
+                ruling = judge(table, reference)
+                searches.use_reserve()
+                right = known & (answers == labels)
+                triggers = reestimate(searches, ruling.named, found.triggers, images[right], labels[right], POOLED)
+    about: dict[str, Any] = {
+        "cost": meter.cost(),
+        "victim": victim,
+        "images": len(images),
+        "seed": seed,
+        "settings": plan.suited_to(victim.classes).as_dict(),
+        "version": version(),
+    }
+    if table is None:
+        return ScanReport(verdict="inconclusive", reason=str(doubt), targets=(), pairs=(), **about)
+    members = [member for one in ruling.named for member in one.members]
+    return ScanReport(
+        verdict=ruling.verdict,
+        reason=ruling.reason,
+        p_value=ruling.p_value,
+        targets=tuple(sorted({member.target for member in members})),
+        pairs=pair_scores(table, members),
+        evidence=evidence_of(ruling, table),
+        unreached=table.unreached,
+        **about,
+    ).with_triggers(triggers, table)
 
 
 @overload

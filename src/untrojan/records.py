@@ -93,8 +93,8 @@ class ScanReport(Record):
     finding of each test first; unreached: what the time allowed did not suffice for; tensors_sha256: of the
     triggers, which are in a file beside it.
 
-    ``triggers`` (not part of the JSON) holds, per detected (target, kind), the trigger re-estimated on all its
-    detected sources.
+    Not part of the JSON: ``triggers`` holds, per detected (target, kind), the trigger re-estimated on all its detected
+    sources; ``table`` what the searches found, raw, of a scan that was judged by a reference set.
     """
 
     schema_: Literal["untrojan-scan-1"] = Field("untrojan-scan-1", alias="schema")
@@ -114,6 +114,7 @@ class ScanReport(Record):
     tensors_sha256: str | None = None
 
     _triggers: dict[tuple[int, str], Trigger] = PrivateAttr(default_factory=dict)
+    _table: Any = PrivateAttr(default=None)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
@@ -122,10 +123,15 @@ class ScanReport(Record):
         """Re-estimated triggers by (target class, kind)."""
         return self._triggers
 
-    def with_triggers(self, triggers: Mapping[tuple[int, str], Trigger]) -> ScanReport:
-        """The same report, carrying these triggers, whose hash it says."""
+    @property
+    def table(self) -> Any:
+        """The search table (``detection.table.SearchTable``); None if there is none, or it was not read."""
+        return self._table
+
+    def with_triggers(self, triggers: Mapping[tuple[int, str], Trigger], table: Any = None) -> ScanReport:
+        """The same report, carrying these triggers, whose hash it says, and a search table."""
         copy = self.model_copy()
-        copy._triggers = dict(triggers)
+        copy._triggers, copy._table = dict(triggers), table
         return copy.model_copy(update={"tensors_sha256": tensors_sha256(copy.tensors()) if triggers else None})
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A scan on disk: ``scan.json`` and ``triggers.safetensors``."""
+"""A scan on disk: ``scan.json``, ``triggers.safetensors`` and, if it has a search table, ``search.parquet``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from untrojan.detection.table_files import write_tables
 from untrojan.errors import CheckpointError
 from untrojan.records import ScanReport
 from untrojan.storage import pack_safetensors, read_safetensors, read_text, require_written_together, write_bytes
 from untrojan.triggers import Trigger, trigger_from_tensors
 
-REPORT, TRIGGERS = "scan.json", "triggers.safetensors"
+REPORT, TRIGGERS, TABLE = "scan.json", "triggers.safetensors", "search.parquet"
 FORMAT = "untrojan-triggers-1"
 
 
 def save_scan(directory: str | Path, report: ScanReport) -> None:
-    """Write the report and its triggers; tensors are named ``TARGET/KIND/TENSOR``. Raises OutputError."""
+    """Write the report, its triggers and its search table; tensors are named ``TARGET/KIND/TENSOR``. Raises
+    OutputError."""
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in report.tensors().items()}
     metadata = {"format": FORMAT, "victim": report.victim.sha256}
     write_bytes(Path(directory) / TRIGGERS, pack_safetensors(tensors, metadata))
+    if report.table is not None:
+        write_tables(Path(directory) / TABLE, [report.table])
     write_bytes(Path(directory) / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
 
 

@@ -95,8 +95,17 @@ def scanned(monkeypatch, victim):
     calls = []
 
     def prepare(verdict):
-        def scan(classifier, images, labels, *, seed, progress, store, budget):
-            calls.append({"images": images, "labels": labels, "seed": seed, "store": store, "budget": budget})
+        def scan(classifier, images, labels, *, seed, progress, store, budget, reference):
+            calls.append(
+                {
+                    "images": images,
+                    "labels": labels,
+                    "seed": seed,
+                    "store": store,
+                    "budget": budget,
+                    "reference": reference,
+                }
+            )
             progress.start("inverting", 2)
             progress.advance(2)
             return report_of(classifier, victim, verdict, images)

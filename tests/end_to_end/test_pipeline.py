@@ -12,9 +12,12 @@ import untrojan
 from planted import planted_classifier, planted_images, planted_trigger
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection.inversion import Budget
+from untrojan.detection.judge import judge
 from untrojan.detection.pairs import PairSettings
+from untrojan.detection.reference import built_in
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
+from untrojan.detection.table_files import read_tables
 from untrojan.detection.targets import TargetSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, ShapeError, UnsupportedError, UsageError
 from untrojan.pipeline import prepare
@@ -145,6 +148,46 @@ def test_two_classes_are_inconclusive():
     images, labels = planted_images(8)
     report = untrojan.scan(network, images, labels % 2)
     assert report.verdict == "inconclusive"
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """The same network, judged by the reference set of this package."""
+    classifier = planted_classifier()
+    images, labels = planted_images()
+    return classifier, images, labels, untrojan.scan(classifier, images, labels, reference=built_in())
+
+
+def test_a_scan_by_a_reference_set_keeps_what_it_found_raw(compared, tmp_path):
+    """A verdict is a function of the table, and the file has all of it."""
+    classifier, images, labels, report = compared
+    assert (report.verdict, report.targets) == ("backdoor", (3,))
+    assert set(report.sources(3)) == {0, 1, 2, 4}
+    untrojan.save_scan(tmp_path, report)
+    (table,) = read_tables(tmp_path / "search.parquet")
+    assert table.victim == classifier.sha256()
+    ruling = judge(table, built_in())
+    assert (ruling.verdict, ruling.reason) == (report.verdict, report.reason)
+    assert ruling.p_value == pytest.approx(report.p_value)
+    again = untrojan.load_scan(tmp_path)
+    assert {k: t.sha256() for k, t in again.triggers.items()} == {k: t.sha256() for k, t in report.triggers.items()}
+    assert untrojan.repair(classifier, images, labels, again, options={"steps": 2}).targets.tolist() == [3]
+
+
+def test_a_clean_network_is_clean_by_it_too():
+    images, labels = planted_images()
+    report = untrojan.scan(planted_classifier(strength=0), images, labels, reference=built_in())
+    assert (report.verdict, report.targets, dict(report.triggers)) == ("clean", (), {})
+    nothing = untrojan.scan(planted_classifier(), images, (labels + 1) % 5, reference=built_in())
+    assert (nothing.verdict, nothing.table) == ("inconclusive", None)
+
+
+def test_clean_models_of_ones_own_make_their_scores_usual(compared):
+    """Against models that are all as anomalous, it is as usual as any."""
+    *_, report = compared
+    same = built_in().extended([report.table] * 400, "ours")
+    assert judge(report.table, same).verdict != "backdoor"
+    assert judge(report.table, same).p_value > 0.5
 
 
 def test_too_few_images_of_most_classes_are_inconclusive(found):

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from untrojan.cli.bench import bench
+from untrojan.cli.calibrate import calibrate
 from untrojan.cli.demo import demo
 from untrojan.cli.doctor import doctor
 from untrojan.cli.evaluate import evaluate
@@ -31,7 +32,7 @@ from untrojan.cli.zoo import zoo
 from untrojan.errors import UntrojanError, UsageError
 from untrojan.version import version
 
-COMMANDS = (demo, scan, repair, evaluate, predict, poison, bench, doctor)
+COMMANDS = (demo, scan, repair, evaluate, predict, poison, calibrate, bench, doctor)
 INTERRUPTED, TERMINATED = 130, 143
 # The parser's errors have no public name; they are what the public one derives from.
 ParserError: type[Exception] = typer.BadParameter.__mro__[2]

@@ -15,7 +15,7 @@ from untrojan.cli.victim import load_fitting, load_victim
 from untrojan.errors import UsageError
 
 EXIT_CODES = {"clean": 0, "backdoor": 1, "inconclusive": 2}
-FILES = ("scan.json", "triggers.safetensors", "report.html")
+FILES = ("scan.json", "triggers.safetensors", "search.parquet", "report.html")
 
 
 def scan(
@@ -45,6 +45,14 @@ def scan(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from what an interrupted scan left in --out, with the same result.")
     ] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Judge by these clean models, which untrojan calibrate wrote.",
+            show_default="the built-in null",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     output: options.Output = options.Format.text,
@@ -58,6 +66,8 @@ def scan(
     classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
     data = load_fitting(classifier, clean, limit=limit, seed=seed)
 
+    from untrojan.detection.plan import SearchPlan
+    from untrojan.detection.reference import read_reference
     from untrojan.detection.scanner import ScanSettings
     from untrojan.pipeline import scan as search
     from untrojan.report import ReportContent, render_html, render_json
@@ -66,14 +76,23 @@ def scan(
     from untrojan.scan_state import ScanState, scan_key
     from untrojan.storage import write_bytes
 
+    compared = None if reference is None else read_reference(reference)
     state = None
     if out is not None:
-        key = scan_key(classifier.sha256(), data.hashes(), data.labels, seed, ScanSettings())
+        searched = ScanSettings() if compared is None else SearchPlan()
+        key = scan_key(classifier.sha256(), data.hashes(), data.labels, seed, searched)
         state = ScanState(out, key, resume=resume)
     try:
         with progress_shown(quiet) as progress:
             report = search(
-                classifier, data.images, data.labels, seed=seed, progress=progress, store=state, budget=budget
+                classifier,
+                data.images,
+                data.labels,
+                seed=seed,
+                progress=progress,
+                store=state,
+                budget=budget,
+                reference=compared,
             )
     except BaseException as error:
         if state is not None and state.folder.exists() and not isinstance(error, Exception):

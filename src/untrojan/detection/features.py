@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,15 @@ class Hypothesis:
     scope: "target-wise", "pair-wise" or "untargeted"; source, target: None for all or whatever other. values: by name.
     """
 
-    scope: str
+    scope: Literal["target-wise", "pair-wise", "untargeted"]
     source: int | None
     target: int | None
     values: Mapping[str, float]
+
+    @property
+    def about(self) -> tuple[str, int | None, int | None]:
+        """What it is about, whatever speaks for it."""
+        return self.scope, self.source, self.target
 
 
 def spread(values: Array, least: float = REPEATED, usual: float = USUAL_SPREAD) -> float:
@@ -88,9 +94,17 @@ def by_target(table: SearchTable, kind: str, stage: int = 0) -> dict[int, float]
     return {int(f.target or 0): size for f, size in zip(rows, log_sizes(rows), strict=False)}
 
 
+def from_each(table: SearchTable, kind: str) -> dict[int, float]:
+    """The median log size of the triggers of single classes into each class; none where pairs were not searched."""
+    rows = [f for f in table.rows("pair-wise", kind, 0) if f.target is not None]
+    into: dict[int, list[float]] = {}
+    for f, size in zip(rows, log_sizes(rows), strict=False):
+        into.setdefault(int(f.target or 0), []).append(size)
+    return {t: float(np.median(sizes)) for t, sizes in into.items()}
+
+
 def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
     """One for every class, as the target of a trigger for all classes."""
-    classes = range(table.network.classes)
     columns: dict[str, dict[int, float]] = {}
     for kind in table.kinds():
         sizes = by_target(table, kind)
@@ -101,12 +115,31 @@ def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
             if f.target is not None and f.off_subspace is not None
         }
         columns[f"{kind} inside"] = {t: -v for t, v in below_others(shares, 0.1, 0.5).items()}
+        single = from_each(table, kind)
+        columns[f"{kind} universal"] = below_others({t: sizes[t] - single[t] for t in sizes if t in single})
     reach = {t: math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if not math.isnan(m)}
     columns["reach"] = {t: -v for t, v in below_others(reach).items()}
+    columns |= joint(columns, ("below", "next", "inside", "universal"))
+    columns["clearest next"] = _larger(columns, "next")
     return [
         Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()})
-        for t in classes
+        for t in sorted({f.target for f in table.rows("target-wise") if f.target is not None})
     ]
+
+
+def joint(columns: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Of each feature the mean over the jointly scored kinds, where both have it; as "joint NAME"."""
+    found = {}
+    for name in names:
+        own = [columns[f"{kind} {name}"] for kind in JOINT if f"{kind} {name}" in columns]
+        shared = set.intersection(*map(set, own)) if len(own) == len(JOINT) else set[int]()
+        found[f"joint {name}"] = {key: sum(column[key] for column in own) / len(own) for key in shared}
+    return found
+
+
+def _larger(columns: Mapping[str, Mapping[int, float]], name: str) -> dict[int, float]:
+    own = [columns[f"{kind} {name}"] for kind in JOINT if f"{kind} {name}" in columns]
+    return {key: max(column.get(key, 0.0) for column in own) for key in set().union(*own)}
 
 
 def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
@@ -130,6 +163,7 @@ def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
             into = by_target(table, kind)
             alone = {n: sizes[n] - into[pair[1]] for pair, n in places.items() if n in sizes and pair[1] in into}
             columns[f"{kind} alone"] = below_others(alone)
+    columns |= joint(columns, ("below", "next", "spares", "inside", "unexpected", "alone"))
     return [
         Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()})
         for (s, t), n in places.items()
@@ -179,6 +213,8 @@ def mapping_hypothesis(table: SearchTable) -> Hypothesis:
         if shares and own:
             values[f"{kind} inside"] = (max(own) - float(np.median(shares))) / spread(np.array(shares), 0.1, 0.5)
     values["mapping"] = max((v for name, v in values.items() if name.endswith(" mapping")), default=0.0)
+    columns = {name: {0: value} for name, value in values.items()}
+    values |= {name: column[0] for name, column in joint(columns, ("below", "inside")).items() if column}
     return Hypothesis("untargeted", None, None, values)
 
 

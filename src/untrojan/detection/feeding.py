@@ -34,7 +34,10 @@ def alternatives(classifier: Classifier, images: Tensor, labels: Tensor) -> tupl
 
 def _ways(classifier: Classifier, images: Tensor) -> list[tuple[str, Tensor]]:
     channels = images.shape[1]
-    by = {"no normalisation": ((0.0,), (1.0,)), "mean 0.5 and std 0.5": HALF}
+    by: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+        "no normalisation": ((0.0,), (1.0,)),
+        "mean 0.5 and std 0.5": HALF,
+    }
     if channels == 3:
         by |= {"ImageNet's mean and std": IMAGENET, "CIFAR-10's mean and std": CIFAR}
     if channels == 1:

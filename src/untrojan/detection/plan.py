@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.blend import BlendFamily
@@ -110,10 +110,14 @@ class SearchPlan:
     pair_wise: PairWise = field(default_factory=PairWise)
     untargeted: Untargeted = field(default_factory=Untargeted)
 
-    def suited_to(self, classes: int) -> SearchPlan:
+    def suited_to(self, classes: int) -> Self:
         """The same without kinds that are not searched for with so many classes."""
         return replace(self, kinds=tuple(k for k in self.kinds if classes <= MANY or FAMILIES[k].for_many))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
         return asdict(self)
+
+
+POOLED = Budget(steps=38, images=14, level=0.7, patience=38)
+"""The search for the trigger of a target from all its sources, once these are known."""

@@ -50,7 +50,8 @@ def expected_sizes(logs: Array, margins: Array) -> Array:
     rest = np.where(known, logs - slope * margins, np.nan)
     if len(logs) < 5:  # too few to tell rows from columns
         return np.asarray(slope * margins + np.nanmedian(rest) if known.any() else logs)
-    return np.asarray(logs - _polished(rest, np.nanmedian))
+    # From the fit by means, since alone the medians can stop short where entries are missing.
+    return np.asarray(logs - _polished(_polished(rest, np.nanmean), np.nanmedian))
 
 
 def _polished(values: Array, centre: Callable[..., Any], sweeps: int = 20) -> Array:

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.anomaly import FEW, MANY, Array, anomaly_scores
-from untrojan.detection.blend import BlendFamily
 from untrojan.detection.comparisons import findings_of, margin_findings, reaches
 from untrojan.detection.evidence import (
     EVEN,
@@ -34,26 +32,18 @@ from untrojan.detection.evidence import (
 )
 from untrojan.detection.following import FollowSettings, Members, follow
 from untrojan.detection.foreign import foreign_shares
-from untrojan.detection.inversion import Inversion, TriggerFamily
+from untrojan.detection.inversion import Inversion
 from untrojan.detection.mapping import destinations, information
 from untrojan.detection.margins import largest_margins, log_margins
 from untrojan.detection.pairs import PairSettings, search_pairs, search_singles
-from untrojan.detection.patch import PatchFamily
+from untrojan.detection.plan import FAMILIES
 from untrojan.detection.probes import ProbeSettings, probe
 from untrojan.detection.results import KindResults, trigger_into
 from untrojan.detection.shares import Searches
 from untrojan.detection.spill import spills
 from untrojan.detection.targets import TargetSettings, begin_again, images_of_others, search_targets
-from untrojan.detection.warp import WarpFamily
 from untrojan.records import Evidence, PairScore
 from untrojan.triggers import Trigger
-
-FAMILIES: dict[str, type[TriggerFamily]] = {
-    "patch": PatchFamily,
-    "additive": AdditiveFamily,
-    "warp": WarpFamily,
-    "blend": BlendFamily,
-}
 
 Pair = tuple[int, int]
 

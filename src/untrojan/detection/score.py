@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from untrojan.detection.features import Hypothesis, mapping_hypothesis, pair_hypotheses, target_hypotheses
 from untrojan.detection.table import SearchTable
 
+MOST = 15.0
+"""A value counts for this much at most, either way: how far beyond 15 spreads something is says nothing more."""
 SCOPES = ("target-wise", "pair-wise", "untargeted")
 
 
@@ -36,7 +38,10 @@ def log_odds(hypothesis: Hypothesis, weights: Mapping[str, float], among: int) -
     >>> log_odds(Hypothesis("untargeted", None, None, {"mapping": 0.5}), {"mapping": 4.0, "intercept": -1.0}, 1)
     1.0
     """
-    total = sum(weight * hypothesis.values.get(name, 0.0) for name, weight in weights.items() if name != "intercept")
+    total = 0.0
+    for name, weight in weights.items():
+        if name != "intercept":
+            total += weight * min(max(hypothesis.values.get(name, 0.0), -MOST), MOST)
     return total + weights.get("intercept", 0.0) - math.log(max(among, 1))
 
 

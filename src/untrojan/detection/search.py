@@ -191,7 +191,8 @@ def search_stuck(
     found from anywhere. sent: the effect of each untargeted trigger, by its number. What is smaller counts.
     """
     probes = {k.number: i for k, i in results.scope("untargeted", family.kind).items()}
-    first, starts = results.targets(family.kind), {}
+    first = results.targets(family.kind)
+    starts: dict[int, Inversion] = {}
     for number, probe in sorted(probes.items(), key=lambda row: row[1].size or math.inf):
         target = None if number not in sent else only_destination(sent[number].sent, plan.alone)
         before = None if target is None else first.get(target)
@@ -229,7 +230,8 @@ def search_pairs(
                 results.add(Key("source-wise", kind, source=s), inversion)
         return {}
     for kind, family in own.items():
-        budget, problems = plan.first[kind], {}
+        budget = plan.first[kind]
+        problems: dict[Pair, Problem] = {}
         for s in clean.sources():
             images, answers = clean.of(s)
             index = searches.choose(f"{kind} {s}", len(images), budget.images)

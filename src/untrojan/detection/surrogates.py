@@ -16,7 +16,7 @@ from torch import Tensor
 
 from untrojan.classifier.classifier import Classifier
 from untrojan.detection.inversion import Budget, Problem, invert
-from untrojan.detection.scanner import FAMILIES
+from untrojan.detection.plan import FAMILIES
 from untrojan.errors import CheckpointError, InconclusiveError, UsageError
 from untrojan.progress import Progress
 from untrojan.triggers import Trigger

@@ -1,0 +1,179 @@
+"""Fit the score and the reference set to the committed search tables: ``python benchmarks/reference_fit.py``.
+
+Each scope has a logistic regression: what tells an attack's class, pair or mapping from those of clean networks.
+Weights are not negative, since every feature is built so that more of it speaks for an attack. A network is an example
+of its own scope alone: the pair of a source-specific attack is none of a target of all classes. The reference set is
+then the clean networks with these weights. The result lies in the package, as ``detection/reference.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from reference_set import packed
+from scipy.optimize import minimize
+
+from untrojan.detection.features import Hypothesis
+from untrojan.detection.reference import Reference
+from untrojan.detection.score import MOST, SCOPES, hypotheses
+from untrojan.detection.table import SearchTable
+from untrojan.setting import Setting
+
+ROOT = Path(__file__).resolve().parent.parent
+INTO = ROOT / "src" / "untrojan" / "detection" / "reference.json"
+LEARNT = 0.6
+"""ASR from which an attacked network is an example of its attack: below it, what was planted is hardly there."""
+FEWEST = 3
+"""Classes of the networks that score and reference set are made of: the scan refuses two. Each of two classes has the
+other alone to be compared with, and clean networks of two score as high as attacked ones."""
+RIDGE = 1.0
+"""Weight of the squared weights, in units of one example for features of unit variance: with few attacked networks of
+some scopes it keeps a weight from resting on one of them."""
+FEATURES = {
+    "target-wise": (
+        "joint below",
+        "joint next",
+        "clearest next",
+        "blend next",
+        "warp next",
+        "joint inside",
+        "joint universal",
+        "reach",
+    ),
+    "pair-wise": (
+        "joint below",
+        "joint next",
+        "joint spares",
+        "joint inside",
+        "joint unexpected",
+        "joint alone",
+        "blend next",
+    ),
+    "untargeted": ("joint below", "blend below", "warp below", "mapping", "joint inside"),
+}
+"""What the score of each scope is made of."""
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the reference set: its card, how it was fed, and its search table."""
+
+    card: dict[str, Any]
+    fed: str
+    table: SearchTable
+
+    @property
+    def clean(self) -> bool:
+        return bool(self.card["attack"] == "none")
+
+    @property
+    def learnt(self) -> bool:
+        return self.clean or (self.card["asr"] or 0.0) >= LEARNT
+
+    @cached_property
+    def found(self) -> dict[str, list[Hypothesis]]:
+        return hypotheses(self.table)
+
+    def truth(self, hypothesis: Hypothesis) -> bool | None:
+        """Whether a hypothesis is the attack's; None if this network says nothing of hypotheses of its scope."""
+        if self.clean:
+            return False
+        own, source, target = self.attack()
+        if hypothesis.scope != own or (hypothesis.source, hypothesis.target) != (source, target):
+            return None
+        return True
+
+    def attack(self) -> tuple[str, int | None, int | None]:
+        """The scope, source and target of what was planted; the one source of two classes is all sources."""
+        setting = Setting.parse(self.card["setting"])
+        if setting.kind == "a2a":
+            return "untargeted", None, None
+        if setting.kind == "a2o" or self.card["classes"] == 2:
+            return "target-wise", None, setting.target
+        return "pair-wise", setting.source, setting.target
+
+
+def networks() -> list[Network]:
+    """All that is packed."""
+    cards, tables = packed()
+    return [
+        Network(card, scan["fed"], tables[scan["table"]])
+        for card in cards
+        for scan in card["scans"]
+        if scan["table"] is not None
+    ]
+
+
+def weights_of(chosen: Sequence[Network]) -> dict[str, dict[str, float]]:
+    """The weights of every scope, from networks that were fed right."""
+    examples = [n for n in chosen if n.fed == "right" and n.learnt and n.card["classes"] >= FEWEST]
+    return {scope: _regression(scope, examples) for scope in SCOPES}
+
+
+def _regression(scope: str, chosen: Sequence[Network]) -> dict[str, float]:
+    rows, truth, offset = [], [], []
+    for network in chosen:
+        own = network.found[scope]
+        for hypothesis in own:
+            is_true = network.truth(hypothesis)
+            if is_true is not None:
+                rows.append(hypothesis.values)
+                truth.append(float(is_true))
+                offset.append(-math.log(len(own)))
+    names = sorted({name for row in rows for name in row} & set(FEATURES[scope]))
+    values = np.clip(np.array([[row.get(name, 0.0) for name in names] for row in rows]), -MOST, MOST)
+    scale = values.std(0) + 1e-9
+    weights, intercept = _logistic(values / scale, np.array(truth), np.array(offset))
+    return {name: round(float(w / s), 4) for name, w, s in zip(names, weights, scale, strict=True) if w > 1e-6} | {
+        "intercept": round(intercept, 4)
+    }
+
+
+def _logistic(values: Array, truth: Array, offset: Array) -> tuple[Array, float]:
+    def loss(parameters: Array) -> tuple[float, Array]:
+        z = values @ parameters[:-1] + parameters[-1] + offset
+        likelihood = np.logaddexp(0, z) - truth * z
+        slope = 1 / (1 + np.exp(-z)) - truth
+        weights = parameters[:-1]
+        return (
+            float(likelihood.sum() + RIDGE * np.square(weights).sum() / 2),
+            np.append(values.T @ slope + RIDGE * weights, slope.sum()),
+        )
+
+    bounds = [(0.0, None)] * values.shape[1] + [(None, None)]
+    best = minimize(loss, np.zeros(values.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return best[:-1], float(best[-1])
+
+
+def reference_of(chosen: Sequence[Network]) -> Reference:
+    """The score and the reference set of these networks."""
+    reference = Reference(weights=weights_of(chosen), limits={}, models=())
+    clean = [n for n in chosen if n.clean and n.fed == "right" and n.card["classes"] >= FEWEST]
+    for family in sorted({n.card["family"] for n in clean}):
+        reference = reference.extended([n.table for n in clean if n.card["family"] == family], family)
+    return reference
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit, and write the reference file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=INTO)
+    options = parser.parse_args(arguments)
+    reference = reference_of(networks())
+    options.out.write_text(reference.model_dump_json(indent=1) + "\n")
+    print(json.dumps(reference.weights, indent=1))
+    print(f"{len(reference.models)} clean networks of {len({one.family for one in reference.models})} families")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The only place that decides: a search table and a reference set to a verdict, its reason, and what is named.
+
+Everything here is a function of the table alone, so that a changed rule is tried on every table that was ever made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from untrojan.detection.features import Hypothesis
+from untrojan.detection.localise import Named, kinds_of, named
+from untrojan.detection.reference import Reference
+from untrojan.detection.score import Scored
+from untrojan.detection.table import Network, SearchTable
+
+Verdict = Literal["backdoor", "clean", "inconclusive"]
+
+OVERWHELMING = 1e-4
+"""The p-value from which a finding counts although no reference model is like this classifier, or although images seem
+to be fed wrongly: a hundredth of the usual level, as little as some hundred reference models can tell."""
+FED_BETTER, CERTAIN = 0.6, 3.0
+"""Images seem to be fed wrongly if another usual way leaves at most this share of the errors, by as many standard
+deviations of the difference."""
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What a search table comes to.
+
+    verdict, reason: the answer, and why in words. p_value: how often a clean reference model scores as high; score: the
+    classifier's. found: all hypotheses by scope, the likeliest first; surprise: by scope, -log of how rare the
+    likeliest is; named: what is taken for an attack's, none unless the verdict is "backdoor".
+    """
+
+    verdict: Verdict
+    reason: str
+    p_value: float
+    score: float
+    found: Mapping[str, Sequence[Scored]]
+    surprise: Mapping[str, float]
+    named: tuple[Named, ...]
+
+
+def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruling:
+    """The verdict on a classifier at a level of false alarms, alpha in (0, 1)."""
+    found = reference.scored(table)
+    classes = table.network.classes
+    surprise = {scope: reference.surprise(scope, own[0].log_odds, classes) for scope, own in found.items() if own}
+    score = max(surprise.values(), default=0.0)
+    p_value = reference.p_value(score, classes)
+    chosen: list[Named] = []
+    if p_value < alpha:
+        certain = {scope: threshold(reference, scope, classes, alpha) for scope in found}
+        chosen = named(table, reference.scored, certain)
+    verdict, reason = _decided(table, reference, p_value, alpha, chosen, _clearest(table, found, surprise))
+    return Ruling(verdict, reason, p_value, score, found, surprise, tuple(chosen) if verdict == "backdoor" else ())
+
+
+def threshold(reference: Reference, scope: str, classes: int, alpha: float) -> float:
+    """The log odds from which a hypothesis of a scope would make the verdict alone; infinite if none would."""
+    low, high = -1e3, 1e3
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = reference.p_value(reference.surprise(scope, middle, classes), classes) < alpha
+        low, high = (low, middle) if above else (middle, high)
+    return high if high < 1e3 else math.inf
+
+
+def _decided(
+    table: SearchTable, reference: Reference, p_value: float, alpha: float, chosen: Sequence[Named], clearest: str
+) -> tuple[Verdict, str]:
+    overwhelming = p_value < OVERWHELMING and bool(chosen)
+    if (fed := fed_wrongly(table.network)) is not None and not overwhelming:
+        return "inconclusive", fed
+    if p_value < alpha:
+        outside = reference.outside(table.network)
+        if outside and not overwhelming:
+            return "inconclusive", f"{clearest}, but {outside[0]}, so that it cannot be told what is usual"
+        if not chosen:
+            return "inconclusive", f"{clearest}, but the class pairs that it moves could not be told"
+        targets = sorted({member.target for one in chosen for member in one.members})
+        into = f"class{'es' if len(targets) > 1 else ''} {', '.join(map(str, targets))}"
+        return "backdoor", f"triggers into {into} are anomalous; {clearest}"
+    if table.unreached:
+        return "inconclusive", f"nothing was found in the time allowed, which did not suffice for {table.unreached[0]}"
+    if failed := unsearchable(table):
+        return "inconclusive", f"for most classes no {' and no '.join(failed)} trigger was found at all"
+    if outside := reference.outside(table.network):
+        return "inconclusive", f"nothing is anomalous, but {outside[0]}, so that it cannot be told what is usual"
+    return "clean", f"no class, pair or mapping is anomalous beside clean reference models; {clearest}"
+
+
+def fed_wrongly(network: Network) -> str | None:
+    """What to say if the classifier is right far more often when its images are fed in another usual way, or None."""
+    if not network.alternatives:
+        return None
+    way, right = max(network.alternatives, key=lambda one: one[1])
+    count, own = sum(network.images), network.accuracy
+    deviation = math.sqrt(max(own * (1 - own) + right * (1 - right), 1e-9) / max(count, 1))
+    if right - own <= CERTAIN * deviation or 1 - right > FED_BETTER * (1 - own):
+        return None
+    return (
+        f"the classifier gets {own:.0%} of the clean images right as they are fed now and {right:.0%} with {way}; "
+        "check --mean, --std and the order of the channels"
+    )
+
+
+def unsearchable(table: SearchTable) -> tuple[str, ...]:
+    """The kinds that should have found a trigger for most classes and did not; a warp need not."""
+    failed = []
+    for kind in table.kinds():
+        rows = table.rows("target-wise", kind, 0)
+        if kind != "warp" and sum(f.size is None for f in rows) > len(rows) / 2:
+            failed.append(kind)
+    return tuple(failed)
+
+
+def _clearest(table: SearchTable, found: Mapping[str, Sequence[Scored]], surprise: Mapping[str, float]) -> str:
+    """The likeliest hypothesis of the rarest scope, in words."""
+    if not surprise:
+        return "nothing was found"
+    scope = max(surprise, key=lambda scope: surprise[scope])
+    hypothesis = found[scope][0].hypothesis
+    kinds = " and ".join(kinds_of(hypothesis, table)) or "no"
+    return f"the clearest of {sum(map(len, found.values()))} findings is the {kinds} trigger {whence(hypothesis)}"
+
+
+def whence(hypothesis: Hypothesis) -> str:
+    """From where to where a hypothesis says that images go."""
+    start = "all classes" if hypothesis.source is None else f"class {hypothesis.source}"
+    end = "one other each" if hypothesis.target is None else f"class {hypothesis.target}"
+    return f"from {start} to {end}"

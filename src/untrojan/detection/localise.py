@@ -1,0 +1,171 @@
+"""From scored hypotheses to the pairs of classes that an attacker's trigger moves: what is found, and what explains it.
+
+The likeliest hypothesis comes first, and what its trigger explains is taken out before the next one is asked for:
+triggers into other classes that look or work like it, and pairs that it moves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from untrojan.detection.features import JOINT, Hypothesis, information
+from untrojan.detection.score import Scored
+from untrojan.detection.table import Found, SearchTable, counts_of
+
+Score = Callable[[SearchTable], Mapping[str, Sequence[Scored]]]
+
+MOVED = 0.25
+"""Share of a class's images that a trigger has to move for the class to be a source: the smallest trigger for some
+classes is weak for others."""
+ALIKE = 0.5
+"""Cosine from which two triggers of a kind are taken for variants of one: half-way between nothing in common and the
+same."""
+CLEAR = 0.5
+"""Share of the anomaly of its clearest kind that another kind needs to count as well."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A pair of classes that a trigger moves; size: of the trigger, in the unit of its kind."""
+
+    source: int
+    target: int
+    kind: str
+    size: float
+
+
+@dataclass(frozen=True)
+class Named:
+    """A hypothesis taken for an attack's, the kinds that show it (the clearest first), and the pairs it moves."""
+
+    hypothesis: Hypothesis
+    kinds: tuple[str, ...]
+    members: tuple[Member, ...]
+
+
+def kinds_of(hypothesis: Hypothesis, table: SearchTable) -> tuple[str, ...]:
+    """The kinds in which a hypothesis is anomalous, the clearest first.
+
+    A blend is the coarsest description of a trigger: whatever moves all pixels a little is small as one. It comes last,
+    unless it is more than twice as clear as all others.
+    """
+    clear = {}
+    for kind in table.kinds():
+        value = hypothesis.values.get(f"{kind} below", 0.0) + hypothesis.values.get(f"{kind} next", 0.0)
+        clear[kind] = value * (0.5 if kind == "blend" else 1.0)
+    ordered = sorted(clear, key=lambda kind: -clear[kind])
+    best = max(clear[ordered[0]], 0.0) if ordered else 0.0
+    kept = [kind for kind in ordered if clear[kind] >= CLEAR * best and clear[kind] > 0]
+    return tuple(kept[:1] + [kind for kind in kept[1:] if kind != "blend"]) or tuple(ordered[:1])
+
+
+def named(table: SearchTable, score: Score, certain: Mapping[str, float]) -> list[Named]:
+    """What is taken for an attack's, the likeliest first.
+
+    score: from a table to the hypotheses of every scope; it is asked again once a target was named, of the table
+    without that, so that a second one is compared with the classes that are left. certain: the log odds from which a
+    hypothesis of a scope counts.
+    """
+    chosen: list[Named] = []
+    left, tried = table, set[tuple[str, int | None, int | None]]()
+    while True:
+        likely = [
+            (one.log_odds - certain[scope], one.hypothesis)
+            for scope, own in score(left).items()
+            for one in own
+            if one.log_odds >= certain[scope] and one.hypothesis.about not in tried
+        ]
+        if not likely:
+            return chosen
+        _, hypothesis = max(likely, key=lambda row: row[0])
+        tried.add(hypothesis.about)
+        if any(explains(table, earlier, hypothesis) for earlier in chosen):
+            continue
+        kinds = kinds_of(hypothesis, table)
+        members = members_of(table, hypothesis, kinds[0])
+        if members:
+            chosen.append(Named(hypothesis, kinds, members))
+            if hypothesis.scope != "pair-wise":
+                left = without(left, {member.target for member in members})
+
+
+def without(table: SearchTable, targets: set[int]) -> SearchTable:
+    """The table without what was searched into these classes."""
+    rows = tuple(f for f in table.found if f.target not in targets)
+    reach = tuple(math.nan if t in targets else value for t, value in enumerate(table.network.reach))
+    return replace(table, found=rows, network=replace(table.network, reach=reach))
+
+
+def explains(table: SearchTable, earlier: Named, later: Hypothesis) -> bool:
+    """Whether a trigger that was found explains what speaks for another hypothesis."""
+    targets = {member.target for member in earlier.members}
+    if later.target in targets or len(targets) > 1:  # one trigger sends each class to one of its own
+        return True
+    if later.scope == "untargeted":  # what moves all classes, and sends most of them to the target that is known
+        rows = [f for kind in JOINT for f in table.rows("untargeted", kind) if f.sent is not None]
+        return not rows or any(_share_into(f, targets, table.network.classes) >= ALIKE for f in rows)
+    if later.scope == "pair-wise":  # beside a trigger for all classes, pairs differ in how it moves them
+        return earlier.hypothesis.scope != "pair-wise"
+    return any(
+        likeness(table, kind, target, later.target) >= ALIKE
+        for kind in earlier.kinds
+        for target in targets
+        if later.target is not None
+    )
+
+
+def likeness(table: SearchTable, kind: str, one: int, other: int) -> float:
+    """How alike the triggers of a kind into two classes are, in look or inside: the larger cosine, 0 where unknown."""
+    classes = table.network.classes
+    for alike in table.likeness:
+        if alike.kind == kind:
+            values = [alike.look[one * classes + other], alike.inside[one * classes + other]]
+            return float(np.nanmax([*values, 0.0]))
+    return 0.0
+
+
+def members_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> tuple[Member, ...]:
+    """The pairs that the trigger of a hypothesis moves."""
+    row = _row_of(table, hypothesis, kind)
+    if row is None or row.size is None:
+        return ()
+    counts = counts_of(row, table.network.classes)
+    if hypothesis.scope == "pair-wise" and hypothesis.source is not None and hypothesis.target is not None:
+        return (Member(hypothesis.source, hypothesis.target, kind, row.size),)
+    if counts is None:  # of many classes not every trigger was tried out: then all are taken for sources
+        known = [s for s, images in enumerate(table.network.images) if images and s != hypothesis.target]
+        return (
+            tuple(Member(s, hypothesis.target, kind, row.size) for s in known) if hypothesis.target is not None else ()
+        )
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0.0)
+    if hypothesis.target is not None:
+        goals = [(s, hypothesis.target) for s in range(len(shares))]
+    else:
+        goals = [(s, int(shares[s].argmax())) for s in range(len(shares))]
+    return tuple(Member(s, t, kind, row.size) for s, t in goals if s != t and shares[s, t] >= MOVED)
+
+
+def _row_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> Found | None:
+    """The trigger that stands for a hypothesis: of untargeted ones the one that says most of where each class goes."""
+    if hypothesis.scope == "target-wise":
+        return table.latest("target-wise", kind).get((None, hypothesis.target, 0))
+    if hypothesis.scope == "pair-wise":
+        return table.latest("pair-wise", kind).get((hypothesis.source, hypothesis.target, 0))
+    rows = [f for f in table.rows("untargeted", kind) if f.size is not None]
+    classes = table.network.classes
+    told = [(information(counts), f) for f in rows if (counts := counts_of(f, classes)) is not None]
+    return max(told, key=lambda one: one[0])[1] if told else None
+
+
+def _share_into(found: Found, targets: set[int], classes: int) -> float:
+    """The share of the moved images that goes to these classes."""
+    counts = counts_of(found, classes)
+    if counts is None:
+        return 0.0
+    moved = counts * (1 - np.eye(classes))
+    return float(moved[:, sorted(targets)].sum() / max(moved.sum(), 1.0))

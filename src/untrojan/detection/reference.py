@@ -1,0 +1,188 @@
+"""The reference set: how high clean classifiers score, and what they span.
+
+A p-value is the share of reference models that score as high (conformal, so it counts the classifier itself). Above
+the largest of them a tail is fitted, which is checked against the scores of networks that were left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, ValidationError
+
+from untrojan.detection.score import Scored, hypotheses, largest, scored
+from untrojan.detection.table import Network, SearchTable
+from untrojan.errors import CheckpointError
+from untrojan.records import Record
+from untrojan.storage import read_text
+
+Array = NDArray[np.float64]
+
+TAIL = 0.15
+"""Share of the reference scores that the tail is fitted to, an exponential one: few enough to be the tail, and enough
+to tell its scale."""
+FEWEST = 20.0
+"""As how many reference models those have to count that a law is made of."""
+ALIKE = math.log(2)
+"""How far a number of classes may be from another: a model with twice as many counts for .6 of one with as many. Among
+few classes the largest of few values, each compared with few others, is larger by chance."""
+
+
+class ReferenceModel(Record):
+    """A clean model of a reference set: what it is counted as, its number of classes, and by scope its largest log
+    odds."""
+
+    family: str
+    classes: int
+    log_odds: dict[str, float]
+
+
+class Reference(Record):
+    """A reference set, as it lies in a file.
+
+    weights: by scope and feature (``features``); limits: the most, or of skill the least, that a model of it has
+    (``SAID``); models: the clean ones that a classifier is compared with.
+    """
+
+    schema_: Literal["untrojan-reference-1"] = Field("untrojan-reference-1", alias="schema")
+    weights: dict[str, dict[str, float]]
+    limits: dict[str, float]
+    models: tuple[ReferenceModel, ...]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    @cached_property
+    def scores(self) -> tuple[float, ...]:
+        """The score of each model, in their order."""
+        return tuple(self.score(one.log_odds, one.classes) for one in self.models)
+
+    def surprise(self, scope: str, log_odds: float, classes: int) -> float:
+        """How rare a largest log odds of a scope is among clean models of about as many classes, as -log of its
+        p-value; 0 if they are too few to tell."""
+        own = [one for one in self.models if scope in one.log_odds]
+        values = [one.log_odds[scope] for one in own]
+        return -math.log(tail_p_value(values, log_odds, weights_for(classes, [one.classes for one in own])))
+
+    def score(self, log_odds: Mapping[str, float], classes: int) -> float:
+        """The one score of a classifier, from its largest log odds by scope: that of its rarest scope."""
+        return max((self.surprise(scope, value, classes) for scope, value in log_odds.items()), default=0.0)
+
+    def p_value(self, score: float, classes: int) -> float:
+        """How often a clean model of about as many classes scores as high."""
+        return tail_p_value(self.scores, score, weights_for(classes, [one.classes for one in self.models]))
+
+    def scored(self, table: SearchTable) -> dict[str, list[Scored]]:
+        """The hypotheses about a classifier, by scope, the likeliest first."""
+        return scored(hypotheses(table), self.weights)
+
+    def outside(self, network: Network) -> tuple[str, ...]:
+        """What no model is like, in words."""
+        found = []
+        for name, value in spanned(network).items():
+            limit = self.limits.get(name)
+            if limit is not None and (value < limit if name == LEAST else value > limit):
+                found.append(SAID[name].format(limit=f"{limit:.3g}", value=f"{value:.3g}"))
+        return tuple(found)
+
+    def extended(self, tables: Sequence[SearchTable], family: str) -> Reference:
+        """The same with more clean models, of which these are the search tables; family: what they are counted as."""
+        numbers = [spanned(table.network) for table in tables]
+        more = [
+            ReferenceModel(family=family, classes=table.network.classes, log_odds=largest(self.scored(table)))
+            for table in tables
+        ]
+        limits = {
+            name: (min if name == LEAST else max)([*own, *(one[name] for one in numbers)])
+            for name in SAID
+            for own in [[self.limits[name]] if name in self.limits else []]
+        }
+        return Reference(weights=self.weights, limits=limits, models=(*self.models, *more))
+
+
+LEAST = "skill"
+SAID = {
+    "classes": "no reference model has more than {limit} classes, and this one has {value}",
+    "side": "no reference model takes images of more than {limit} pixels a side, and this one takes {value}",
+    "skill": "no reference model gets less than {limit} of what guessing leaves right, and this one gets {value}",
+}
+"""What a reference set spans, and what is said of a classifier beyond it."""
+
+
+def spanned(network: Network) -> dict[str, float]:
+    """The numbers of a network that a reference set spans or does not."""
+    guessing = 1 / network.classes
+    return {
+        "classes": float(network.classes),
+        "side": float(max(network.input_shape[1:])),
+        "skill": (network.accuracy - guessing) / (1 - guessing),
+    }
+
+
+def weights_for(classes: int, others: Sequence[int]) -> Array:
+    """For how much models of so many classes count beside one of ``classes``: float64 [n], from 0 to 1.
+
+    >>> weights_for(10, [10, 20]).round(2).tolist()
+    [1.0, 0.61]
+    """
+    apart = np.log(np.asarray(others, dtype=np.float64)) - math.log(classes)
+    return np.asarray(np.exp(-0.5 * np.square(apart / ALIKE)))
+
+
+def tail_p_value(clean: Sequence[float], value: float, weights: Array | None = None) -> float:
+    """How often a clean model has as large a value: float in (0, 1].
+
+    clean: the values of the reference models; weights: for how much each counts, 1 by default. Below the tail the share
+    of them, this one counted, that are as large; in it the exponential law of how far values lie above its beginning.
+
+    >>> tail_p_value([1.0] * 99, 0.5), tail_p_value([float(i) for i in range(99)], 49.0)
+    (1.0, 0.51)
+    """
+    values = np.asarray(clean, dtype=np.float64)
+    if values.size == 0:
+        return 1.0
+    weight = np.ones(values.size) if weights is None else weights
+    total = float(weight.sum())
+    counts_as = total**2 / float(np.square(weight).sum())
+    plain = min((1 + float(weight[values >= value].sum())) / (total + 1), 1.0)
+    order = np.argsort(-values)
+    # The tail is the largest values, as many as count for its share.
+    inside = int(np.searchsorted(np.cumsum(weight[order]), TAIL * total)) + 1
+    start = float(values[order[min(inside, values.size - 1)]])
+    if counts_as < FEWEST or value <= start:
+        return plain
+    own = order[:inside]
+    many = TAIL * counts_as
+    scale = max(float((weight[own] * (values[own] - start)).sum() / weight[own].sum()), 1e-9)
+    # Of a scale that is known from so many values only, the tail is a Lomax one: heavier than the exponential.
+    excess = (value - start) / scale
+    beginning = (1 + float(weight[own].sum())) / (total + 1)
+    return float(min(beginning * (1 + excess / many) ** -many, 1.0))
+
+
+def read_reference(path: str | Path) -> Reference:
+    """A reference set from a file; raises CheckpointError for what is none."""
+    try:
+        return Reference.model_validate(_content(read_text(path)))
+    except (ValueError, ValidationError) as error:
+        raise CheckpointError(
+            f"{path}: not a reference set ({' '.join(str(error).split())[:120]}); untrojan calibrate writes one"
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def built_in() -> Reference:
+    """The reference set that comes with this package."""
+    text = files("untrojan").joinpath("detection", "reference.json").read_text(encoding="utf-8")
+    return Reference.model_validate(_content(text))
+
+
+def _content(text: str) -> Any:
+    return json.loads(text)

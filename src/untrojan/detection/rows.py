@@ -1,0 +1,86 @@
+"""From a ruling to the rows of a report: the evidence, and a score for every pair that was searched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from untrojan.detection.anomaly import anomaly_scores
+from untrojan.detection.judge import Ruling
+from untrojan.detection.localise import Member, kinds_of
+from untrojan.detection.score import Scored
+from untrojan.detection.table import Found, Scope, SearchTable
+from untrojan.records import Evidence, PairScore
+
+TESTS: dict[str, Literal["target", "single", "mixed"]] = {
+    "target-wise": "target",
+    "pair-wise": "single",
+    "untargeted": "mixed",
+}
+"""What the report calls each scope."""
+
+
+def evidence_of(ruling: Ruling, table: SearchTable) -> tuple[Evidence, ...]:
+    """The likeliest hypothesis of every scope, a row for each kind that shows it; the rarest scope first."""
+    rows: list[Evidence] = []
+    for scope, own in sorted(ruling.found.items(), key=lambda row: -ruling.surprise.get(row[0], 0.0)):
+        rows += _evidence(own[0], table, math.exp(-ruling.surprise[scope]))
+    return tuple(rows)
+
+
+def _evidence(one: Scored, table: SearchTable, p_value: float) -> list[Evidence]:
+    hypothesis, rows = one.hypothesis, []
+    for kind in kinds_of(hypothesis, table):
+        row, usual = trigger_of(table, hypothesis.scope, kind, hypothesis.source, hypothesis.target)
+        if row is not None and row.size is not None and usual is not None:
+            rows.append(
+                Evidence(
+                    test=TESTS[hypothesis.scope],
+                    kind=kind,
+                    source=hypothesis.source,
+                    target=hypothesis.target,
+                    size=row.size,
+                    ratio=usual / max(row.size, 1e-9),
+                    p_value=p_value,
+                    foreign=row.off_subspace,
+                )
+            )
+    return rows
+
+
+def trigger_of(
+    table: SearchTable, scope: Scope, kind: str, source: int | None, target: int | None
+) -> tuple[Found | None, float | None]:
+    """The smallest trigger of a kind for these classes, and the median size of what it is compared with: the others of
+    its scope, or, of an untargeted one, those into one class."""
+    rows = list(table.latest(scope, kind).values())
+    own = [f for f in rows if (f.source, f.target) == (source, target) and f.size is not None]
+    compared = list(table.latest("target-wise", kind).values()) if scope == "untargeted" else rows
+    others = [f.size for f in compared if f.size is not None and (scope == "untargeted" or f not in own)]
+    smallest = min(own, key=lambda f: f.size or math.inf, default=None)
+    return smallest, float(np.median(others)) if others else None
+
+
+def pair_scores(table: SearchTable, members: Sequence[Member]) -> tuple[PairScore, ...]:
+    """A row for every pair and kind that was searched, and for every detected one; the score is the paper's (BNA, Apdx
+    C): the distance of 1 / size from the median, in median absolute deviations."""
+    rows: list[PairScore] = []
+    detected = {(m.source, m.target, m.kind): m.size for m in members}
+    for kind in table.kinds():
+        sizes: dict[tuple[int, int], float | None] = {
+            (s, t): f.size
+            for (s, t, _), f in table.latest("pair-wise", kind).items()
+            if s is not None and t is not None
+        }
+        usual = [] if sizes else [1 / f.size for f in table.rows("target-wise", kind, 0) if f.size]
+        hits = {(s, t): size for (s, t, of), size in detected.items() if of == kind}
+        sizes |= {pair: min(size, sizes.get(pair) or size) for pair, size in hits.items()}
+        statistics = [0.0 if size is None else 1 / max(size, 1e-9) for size in sizes.values()]
+        scores = anomaly_scores([*statistics, *usual])
+        for ((s, t), size), score in zip(sizes.items(), scores.tolist(), strict=False):
+            shown = None if size is None else score
+            rows.append(PairScore(source=s, target=t, kind=kind, size=size, score=shown, detected=(s, t) in hits))
+    return tuple(rows)

@@ -1,0 +1,62 @@
+"""Clean models of one's own beside those of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search_tables import table
+from untrojan.detection.reference import built_in, read_reference
+from untrojan.detection.table_files import write_tables
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """What three scans left, the third of the same model as the second."""
+    for name, seed in (("a", 1), ("b", 2), ("again", 2)):
+        write_tables(tmp_path / "scans" / name / "search.parquet", [table(seed=seed)])
+    return tmp_path / "scans"
+
+
+def test_scans_of_clean_models_become_a_reference_file(run, scans, tmp_path):
+    ended = run("calibrate", scans, "--out", tmp_path / "mine.json")
+    assert ended.code == 0
+    made = read_reference(tmp_path / "mine.json")
+    assert [one.family for one in made.models].count("own") == 2
+    assert len(made.models) == len(built_in().models) + 2
+    assert "2 models of your own" in ended.out
+    assert "each counts once" in ended.err
+
+
+def test_what_would_be_called_backdoored_counts_as_clean_and_is_told(run, tmp_path):
+    write_tables(tmp_path / "odd" / "search.parquet", [table(seed=9, target=3, shrink=0.02)])
+    ended = run("calibrate", tmp_path / "odd", "--out", tmp_path / "mine.json")
+    assert ended.code == 0
+    assert "counts as clean because you say so" in ended.err
+
+
+def test_a_scan_is_compared_with_it(run, scanned, victim_folder, images_folder, scans, tmp_path):
+    run("calibrate", scans, "--out", tmp_path / "mine.json")
+    calls = scanned("clean")
+    ended = run("scan", victim_folder, "--clean", images_folder, "--reference", tmp_path / "mine.json")
+    assert ended.code == 0
+    assert calls[0]["reference"] == read_reference(tmp_path / "mine.json")
+
+
+def test_victims_without_a_scan_need_images(run, victim_folder, tmp_path):
+    ended = run("calibrate", victim_folder, "--out", tmp_path / "mine.json")
+    assert ended.code == 4
+    assert "give --clean DATA" in ended.error
+    assert not (tmp_path / "mine.json").exists()
+
+
+def test_a_folder_without_either_and_a_wrong_file_are_one_line(run, scanned, victim_folder, images_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert run("calibrate", tmp_path / "empty", "--out", tmp_path / "x.json").code == 4
+    assert run("calibrate", tmp_path / "missing", "--out", tmp_path / "x.json").code == 4
+    (tmp_path / "wrong.json").write_text("{}")
+    scanned("clean")
+    ended = run("scan", victim_folder, "--clean", images_folder, "--reference", tmp_path / "wrong.json")
+    assert ended.code == 2
+    assert "not a reference set" in ended.error

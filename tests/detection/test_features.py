@@ -1,0 +1,111 @@
+"""Features are of a network compared with itself: they know no unit, no order of classes and no other network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_tables import KINDS, sent_into, sent_next, table
+from untrojan.detection import features
+from untrojan.detection.features import (
+    below_next,
+    below_others,
+    information,
+    mapping_hypothesis,
+    pair_hypotheses,
+    spread,
+    target_hypotheses,
+)
+from untrojan.detection.table import SearchTable
+
+
+def rescaled(made: SearchTable, factor: float) -> SearchTable:
+    """The same, in a network that needs triggers so many times as large."""
+    found = tuple(dataclasses.replace(f, size=None if f.size is None else factor * f.size) for f in made.found)
+    reach = tuple(factor * x for x in made.network.reach)
+    return dataclasses.replace(made, found=found, network=dataclasses.replace(made.network, reach=reach))
+
+
+@given(st.floats(0.02, 50), st.sampled_from([3, 5, 10]), st.integers(0, 50))
+def test_a_network_that_is_harder_to_move_has_the_same_features(factor: float, classes: int, seed: int) -> None:
+    made = table(classes, seed)
+    harder = rescaled(made, factor)
+    for read in (target_hypotheses, pair_hypotheses, lambda t: [mapping_hypothesis(t)]):
+        for one, other in zip(read(made), read(harder), strict=True):
+            assert (one.source, one.target) == (other.source, other.target)
+            assert other.values == pytest.approx(one.values, abs=1e-6)
+
+
+@given(st.permutations(range(6)), st.integers(0, 50))
+def test_the_order_of_classes_says_nothing(order: list[int], seed: int) -> None:
+    made = table(6, seed, target=2)
+    rows = tuple(dataclasses.replace(f, target=order[f.target]) for f in made.rows("target-wise"))
+    reach = [0.0] * 6
+    for c, place in enumerate(order):
+        reach[place] = made.network.reach[c]
+    moved = dataclasses.replace(made, found=rows, network=dataclasses.replace(made.network, reach=tuple(reach)))
+    plain = {h.target: h.values for h in target_hypotheses(dataclasses.replace(made, found=made.rows("target-wise")))}
+    for h in target_hypotheses(moved):
+        assert h.values == pytest.approx(plain[order.index(h.target)], abs=1e-9)
+
+
+def test_the_attackers_class_stands_far_below_the_others() -> None:
+    for classes in (3, 5, 10, 16):
+        found = {h.target: h.values["joint next"] for h in target_hypotheses(table(classes, target=1))}
+        assert max(found, key=found.get) == 1
+        assert found[1] > 4 > 1 > max(v for t, v in found.items() if t != 1)
+
+
+def test_the_attackers_pair_is_small_spares_others_and_lies_outside() -> None:
+    values = {(h.source, h.target): h.values for h in pair_hypotheses(table(pair=(3, 7)))}
+    for name in ("joint next", "joint unexpected", "joint spares", "joint inside", "joint alone"):
+        assert max(values, key=lambda pair: values[pair][name]) == (3, 7), name
+
+
+def test_a_mapping_sends_each_class_to_one_of_its_own() -> None:
+    laid, into_one, clean = (mapping_hypothesis(t).values for t in (table(mapping=True), table(target=4), table()))
+    assert laid["mapping"] > 0.8
+    assert into_one["mapping"] < 0.1
+    assert laid["joint below"] > 4 > 1 > clean["joint below"]
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40))
+def test_a_spread_is_never_nothing_and_few_values_are_drawn_to_the_usual_one(values: list[float]) -> None:
+    assert spread(np.array(values)) >= features.REPEATED
+    many = np.tile(values, 200)
+    deviation = 1.4826 * float(np.median(np.abs(many - np.median(many))))
+    assert spread(many) == pytest.approx(max(deviation, features.REPEATED), rel=0.05, abs=0.03)
+
+
+def test_each_is_compared_with_the_others_alone() -> None:
+    values = {0: 0.0, 1: 1.0, 2: 1.0, 3: 1.0, 4: 9.0}
+    below, next_ = below_others(values), below_next(values)
+    assert below[0] == pytest.approx(1.0 / spread(np.array([1.0, 1.0, 1.0, 9.0])))
+    assert next_[0] == below[0]
+    assert next_[4] < below[4] < 0
+    assert below_others({0: 3.0}) == below_next({0: 3.0}) == {0: 0.0}
+
+
+@given(st.integers(2, 12), st.integers(0, 100))
+def test_information_lies_between_nothing_and_all(classes: int, seed: int) -> None:
+    counts = np.random.default_rng(seed).integers(0, 20, (classes, classes)).astype(float)
+    assert 0 <= information(counts) <= math.log(classes) + 1e-9
+    one = np.array(sent_into(classes, range(classes), 0), dtype=float).reshape(classes, classes)
+    assert information(one) == pytest.approx(0, abs=1e-9)
+    each = np.array(sent_next(classes), dtype=float).reshape(classes, classes)
+    assert information(100 * each) == pytest.approx(math.log(classes), rel=0.05)
+
+
+def test_kinds_and_rows_that_are_missing_count_for_nothing() -> None:
+    empty = dataclasses.replace(table(), found=(), likeness=())
+    assert target_hypotheses(empty) == []
+    assert pair_hypotheses(empty) == []
+    assert mapping_hypothesis(empty).values == {"mapping": 0.0}
+    failed = dataclasses.replace(table(), found=tuple(dataclasses.replace(f, size=None) for f in table().found))
+    assert all(math.isfinite(v) for h in target_hypotheses(failed) for v in h.values.values())
+    assert {kind for kind in KINDS if f"{kind} below" in mapping_hypothesis(failed).values} == set()

@@ -1,0 +1,187 @@
+"""Verdicts and what they name, on search tables made by hand: no network is searched here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from search_tables import network, sent_into, table
+from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
+from untrojan.detection.localise import kinds_of, members_of, named
+from untrojan.detection.reference import Reference
+from untrojan.detection.rows import evidence_of, pair_scores
+from untrojan.detection.table import Likeness, SearchTable
+
+WEIGHTS = {
+    "target-wise": {"joint next": 1.0, "joint below": 1.0, "joint inside": 0.3, "intercept": -6.0},
+    "pair-wise": {"joint next": 0.6, "joint spares": 0.6, "joint inside": 0.3, "intercept": -4.0},
+    "untargeted": {"joint below": 0.4, "mapping": 4.0, "intercept": -4.0},
+}
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    start = Reference(weights=WEIGHTS, limits={}, models=())
+    several = [table(classes, seed) for classes in (3, 5, 10) for seed in range(30)]
+    return start.extended(several, "made by hand")
+
+
+def pairs_of(ruling) -> set[tuple[int, int]]:
+    return {(m.source, m.target) for one in ruling.named for m in one.members}
+
+
+@pytest.mark.parametrize("classes", [3, 5, 10])
+def test_one_target_is_found_from_all_classes(reference: Reference, classes: int) -> None:
+    ruling = judge(table(classes, 99, target=1), reference)
+    assert ruling.verdict == "backdoor"
+    assert pairs_of(ruling) == {(s, 1) for s in range(classes) if s != 1}
+    assert "into class 1 are anomalous" in ruling.reason
+    assert ruling.p_value < 0.01
+
+
+@pytest.mark.parametrize("classes", [5, 10])
+def test_a_mapping_is_found_pair_by_pair(reference: Reference, classes: int) -> None:
+    ruling = judge(table(classes, 99, mapping=True), reference)
+    assert ruling.verdict == "backdoor"
+    assert pairs_of(ruling) == {(s, (s + 1) % classes) for s in range(classes)}
+
+
+def test_a_single_pair_is_found_and_only_that(reference: Reference) -> None:
+    ruling = judge(table(10, 99, pair=(3, 7)), reference)
+    assert ruling.verdict == "backdoor"
+    assert pairs_of(ruling) == {(3, 7)}
+
+
+@pytest.mark.parametrize("classes", [3, 5, 10])
+def test_clean_tables_are_clean(reference: Reference, classes: int) -> None:
+    rulings = [judge(table(classes, 200 + seed), reference) for seed in range(20)]
+    assert [r.verdict for r in rulings].count("clean") >= 19
+    assert all(not r.named for r in rulings if r.verdict == "clean")
+
+
+def test_a_look_alike_of_the_true_trigger_is_no_second_target(reference: Reference) -> None:
+    """Two small triggers: variants of one if they are alike, two targets if they are not."""
+    made = table(10, 99, target=1)
+    second = {f.kind: f.size for f in made.rows("target-wise") if f.target == 1}
+    rows = tuple(
+        dataclasses.replace(f, size=1.1 * second[f.kind], off_subspace=0.9)
+        if f.scope == "target-wise" and f.target == 4
+        else f
+        for f in made.found
+    )
+    two = dataclasses.replace(made, found=rows)
+    assert {t for _, t in pairs_of(judge(two, reference))} == {1, 4}
+    alike = list(made.likeness[0].look)
+    alike[1 * 10 + 4] = alike[4 * 10 + 1] = 0.9
+    variants = tuple(Likeness(one.kind, tuple(alike), one.inside) for one in made.likeness)
+    assert {t for _, t in pairs_of(judge(dataclasses.replace(two, likeness=variants), reference))} in ({1}, {4})
+
+
+def test_a_class_that_the_trigger_does_not_move_is_no_source(reference: Reference) -> None:
+    made = table(10, 99, target=1)
+    sent = sent_into(10, [0, 2, 3, 4, 5], 1)
+    rows = tuple(dataclasses.replace(f, sent=sent) if f.scope == "target-wise" else f for f in made.found)
+    assert pairs_of(judge(dataclasses.replace(made, found=rows), reference)) == {(s, 1) for s in (0, 2, 3, 4, 5)}
+
+
+def test_what_is_anomalous_and_moves_nothing_is_inconclusive(reference: Reference) -> None:
+    made = table(10, 99, target=1)
+    rows = tuple(dataclasses.replace(f, sent=sent_into(10, [], 1)) for f in made.rows("target-wise"))
+    ruling = judge(dataclasses.replace(made, found=rows), reference)
+    assert (ruling.verdict, ruling.named) == ("inconclusive", ())
+    assert "could not be told" in ruling.reason
+
+
+def test_images_that_are_fed_wrongly_are_inconclusive_and_the_better_way_is_named(reference: Reference) -> None:
+    half = dataclasses.replace(network(accuracy=0.6), alternatives=(("mean 0.5 and std 0.5", 0.94), ("x", 0.3)))
+    for made in (table(seed=99), table(seed=99, target=1, shrink=0.7)):
+        ruling = judge(dataclasses.replace(made, network=half), reference)
+        assert ruling.verdict == "inconclusive"
+        assert "60%" in ruling.reason
+        assert "94% with mean 0.5 and std 0.5" in ruling.reason
+    right = dataclasses.replace(half, alternatives=(("values of 0 to 255", 0.62),))
+    assert fed_wrongly(right) is None, "hardly better"
+    assert fed_wrongly(network()) is None
+    few = dataclasses.replace(half, images=(1,) * 10)
+    assert fed_wrongly(few) is None, "ten images cannot tell"
+
+
+def test_beyond_what_the_reference_set_spans_only_the_overwhelming_counts(reference: Reference) -> None:
+    beyond = {"limits": {"classes": 4.0}}
+    small = reference.model_copy(update=beyond)
+    assert judge(table(10, 99), small).verdict == "inconclusive"
+    assert "more than 4 classes" in judge(table(10, 99), small).reason
+    assert judge(table(10, 99, target=1, shrink=0.05), small).verdict == "backdoor"
+    weak = next(
+        t
+        for t in (table(10, 99, target=1, shrink=s / 100) for s in range(90, 20, -2))
+        if 1e-4 < judge(t, reference).p_value < 0.01
+    )
+    assert judge(weak, reference).verdict == "backdoor"
+    assert judge(weak, small).verdict == "inconclusive"
+
+
+def test_what_was_not_searched_or_not_found_is_inconclusive(reference: Reference) -> None:
+    late = dataclasses.replace(table(seed=99), unreached=("patch triggers: each pair (3 of 90)",))
+    assert "which did not suffice for patch triggers: each pair" in judge(late, reference).reason
+    failed = tuple(
+        dataclasses.replace(f, size=None) if f.kind == "patch" and f.scope == "target-wise" else f
+        for f in table(seed=99).found
+    )
+    assert unsearchable(dataclasses.replace(table(seed=99), found=failed)) == ("patch",)
+    assert judge(dataclasses.replace(table(seed=99), found=failed), reference).verdict == "inconclusive"
+    warps = tuple(dataclasses.replace(f, size=None) if f.kind == "warp" else f for f in table(seed=99).found)
+    assert judge(dataclasses.replace(table(seed=99), found=warps), reference).verdict == "clean"
+
+
+def test_the_level_of_false_alarms_is_what_decides(reference: Reference) -> None:
+    weak = next(
+        t
+        for t in (table(10, 99, target=1, shrink=s / 100) for s in range(90, 20, -2))
+        if 0.01 < judge(t, reference).p_value < 0.05
+    )
+    assert judge(weak, reference).verdict == "clean"
+    assert judge(weak, reference, alpha=0.05).verdict == "backdoor"
+    for scope in WEIGHTS:
+        level = threshold(reference, scope, 10, 0.01)
+        assert reference.p_value(reference.surprise(scope, level + 1e-3, 10), 10) < 0.01
+        assert reference.p_value(reference.surprise(scope, level - 1e-3, 10), 10) >= 0.01
+
+
+def test_of_an_attack_in_one_kind_that_kind_is_named() -> None:
+    made = table(10, 99, target=1)
+    usual = {kind: max(f.size for f in made.rows("target-wise", kind)) for kind in ("additive", "blend", "warp")}
+    rows = tuple(
+        dataclasses.replace(f, size=usual[f.kind])
+        if f.kind in usual and f.scope == "target-wise" and f.target == 1
+        else f
+        for f in made.found
+    )
+    alone = dataclasses.replace(made, found=rows)
+    start = Reference(weights=WEIGHTS, limits={}, models=())
+    best = start.scored(alone)["target-wise"][0].hypothesis
+    assert kinds_of(best, alone) == ("patch",)
+    assert {m.kind for m in members_of(alone, best, "patch")} == {"patch"}
+    assert named(alone, start.scored, dict.fromkeys(WEIGHTS, 1e9)) == []
+
+
+def test_a_report_shows_the_likeliest_of_every_scope(reference: Reference) -> None:
+    made = table(10, 99, target=1)
+    ruling = judge(made, reference)
+    rows = evidence_of(ruling, made)
+    own = next(row for row in rows if row.test == "target")
+    assert (own.target, own.source) == (1, None)
+    assert own.ratio > 3
+    assert rows[0].p_value < 0.01
+    assert {row.test for row in rows} == {"target", "single", "mixed"}
+    members = [m for one in ruling.named for m in one.members]
+    scores = pair_scores(made, members)
+    assert {(p.source, p.target) for p in scores if p.detected} == pairs_of(ruling)
+    assert len([p for p in scores if p.kind == "patch"]) == 90
+
+
+def test_a_verdict_is_a_function_of_the_table(reference: Reference) -> None:
+    made: SearchTable = table(10, 99, target=1)
+    first, second = judge(made, reference), judge(made, reference)
+    assert (first.verdict, first.p_value, first.reason) == (second.verdict, second.p_value, second.reason)

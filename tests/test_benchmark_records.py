@@ -20,7 +20,10 @@ from torch import nn
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
 from untrojan.detection.null import FEWER, NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
+from untrojan.detection.reference import built_in
 from untrojan.victims.files import WEIGHTS
+from untrojan.victims.making import build_attack
+from untrojan.victims.recipe import Recipe
 from untrojan.victims.zoo import Member
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -378,6 +381,83 @@ def test_the_growth_of_the_cost_is_told_from_the_fewest_classes(monkeypatch: pyt
     cost = {"verdict": "clean", "images_forward": 5, "seconds": 60.0}
     rows = [{"name": f"k{k}", "classes": k, "images_forward_backward": 100 * k, **cost} for k in (200, 10)]
     assert [line.split("|")[5].strip() for line in table["growth"](rows)[2:]] == ["1.0", "20.0"]
+
+
+def test_the_reference_set_of_the_package_is_the_one_of_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = script("reference_fit", monkeypatch)
+    made = fit["reference_of"](fit["networks"]())
+    own = built_in()
+    assert [one.family for one in made.models] == [one.family for one in own.models], "run benchmarks/reference_fit.py"
+    assert made.limits == pytest.approx(own.limits)
+    for scope, weights in own.weights.items():
+        assert made.weights[scope] == pytest.approx(weights, abs=0.02)
+
+
+def test_every_card_of_the_reference_set_is_of_the_lottery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the lot makes every network again: its recipe, and as what it is counted."""
+    draw, packed = script("lottery", monkeypatch)["draw"], script("reference_set", monkeypatch)["packed"]
+    cards, tables = packed()
+    numbers = [scan["table"] for card in cards for scan in card["scans"] if scan["table"] is not None]
+    assert sorted(numbers) == list(range(len(tables)))
+    for card in cards:
+        family, recipe = draw(card["group"], int(card["name"].rpartition("-")[2]))
+        assert (card["family"], Recipe.model_validate(card["recipe"])) == (family, recipe), card["name"]
+        assert all(
+            tables[s["table"]].network.classes == card["classes"] for s in card["scans"] if s["table"] is not None
+        )
+    assert len({card["family"] for card in cards}) >= 12
+
+
+def test_lots_are_drawn_apart_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = script("lottery", monkeypatch)
+    drawn = [made["draw"](group, number) for group in made["GROUPS"] for number in range(150)]
+    assert drawn == [made["draw"](group, number) for group in made["GROUPS"] for number in range(150)]
+    assert len({recipe.seed for _, recipe in drawn}) == len(drawn)
+    assert {family for family, _ in drawn} == set(made["FAMILIES"])
+    attacked = [recipe for _, recipe in drawn if recipe.attack != "none"]
+    assert len(attacked) == 150
+    assert {recipe.attack for recipe in attacked} == set(made["ATTACKS"])
+    for _, recipe in drawn:
+        assert recipe.attack == "none" or build_attack(recipe.attack, recipe.attack_options)
+
+
+def judged(name: str, verdict: str, **more: Any) -> dict[str, Any]:
+    row = {
+        "name": name,
+        "family": "vgg",
+        "task": "digits",
+        "classes": 10,
+        "attack": "none",
+        "setting": None,
+        "asr": None,
+    }
+    return row | {"targets": [], "named": [], "fed": "right", "p_value": 0.5, "verdict": verdict} | more
+
+
+def test_the_figures_of_what_was_left_out_count_alarms_finds_and_false_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = script("left_out", monkeypatch)
+    patch = {"attack": "badnet", "setting": "a2o:3", "targets": [3], "asr": 0.95}
+    rows = [
+        judged("a", "clean"),
+        judged("b", "backdoor", named=[1], p_value=0.001),
+        judged("c", "inconclusive", fed="no normalisation"),
+        judged("d", "backdoor", **patch, named=[3]),
+        judged("e", "backdoor", **patch, named=[3, 4]),
+        judged("f", "clean", **patch),
+        judged("g", "clean", **(patch | {"asr": 0.5})),
+        judged("h", "backdoor", **(patch | {"setting": "a2a", "targets": list(range(10)), "named": list(range(10))})),
+        judged("i", "backdoor", **(patch | {"setting": "s2t:1>3", "named": [3]})),
+        judged("j", "backdoor", **(patch | {"setting": "s2t:1>0", "classes": 2, "targets": [0], "named": [0]})),
+    ]
+    told = made["summary"](rows)
+    assert (told["clean"]["n"], told["clean"]["flagged"]) == (2, 1)
+    assert told["attacked"]["patch"] == {"n": 4, "found": 3, "exact": 2, "false_targets": 1}
+    assert told["attacked"]["all-to-all"] == {"n": 1, "found": 1, "exact": 1, "false_targets": 0}
+    assert told["attacked"]["single-source"]["found"] == 1
+    assert told["weak"]["n"] == 1
+    assert told["fed_wrongly"] == {"n": 1, "flagged": 0, "inconclusive": 1}
+    lines = made["table"](told | {"by_task": told}).splitlines()
+    assert lines[2].startswith("| a family | 1 of 2 [9.5, 90.5] % | 3 of 4 | – |")
 
 
 def test_the_agreement_of_shifts_is_the_mean_cosine_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

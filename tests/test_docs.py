@@ -58,6 +58,12 @@ def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[s
     assert made["tables"]()
 
 
+def test_the_table_of_what_was_left_out_is_made_from_its_record(script: Callable[[str], dict[str, Any]]) -> None:
+    made = script("left_out")
+    results = json.loads(made["RECORD"].read_text())["results"]
+    assert made["table"](results) in made["PAGE"].read_text(), "run python benchmarks/left_out.py --page"
+
+
 @pytest.mark.parametrize(
     ("name", "key", "table", "page"),
     [

@@ -62,6 +62,65 @@ def test_what_is_saved_loads_as_the_same_classifier(arch: str, tmp_path: Path) -
     assert torch.equal(loaded.predict(stripes().images), made.classifier().predict(stripes().images))
 
 
+def test_a_network_wants_its_input_as_it_was_trained(tmp_path: Path) -> None:
+    """The card says it, the rates are of it, and what is loaded does it."""
+    long = TrainingSettings(epochs=25, batch_size=16, learning_rate=0.01)
+    made = make(**CLEAN, mean=[0.6], std=[0.05], width=4, training=long, test=stripes(24, seed=1))
+    assert made.card["acc"]["value"] > 0.8
+    save_victim(tmp_path / "v", made)
+    loaded = load_victim_folder(tmp_path / "v", device="cpu", builtins=ARCHITECTURES)
+    assert loaded.mean.flatten().tolist() == pytest.approx([0.6])
+    answers = loaded.predict(stripes(24, seed=1).images).argmax(1)
+    assert float((answers == stripes(24, seed=1).labels).float().mean()) == pytest.approx(made.card["acc"]["value"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimiser": "sgd"},
+        {"label_smoothing": 0.2},
+        {"mixup": True},
+        {"adversarial": 4.0},
+        {"weight_decay": 0.1},
+    ],
+)
+def test_every_way_to_train_is_another_training_and_the_same_each_time(change: dict[str, object]) -> None:
+    def weights(**settings: object) -> dict[str, torch.Tensor]:
+        return make(**CLEAN, training=TrainingSettings(epochs=1, batch_size=16, **settings)).module.state_dict()
+
+    plain, one, again = weights(), weights(**change), weights(**change)
+    assert all(torch.equal(t, again[name]) for name, t in one.items())
+    assert any(not torch.equal(t, plain[name]) for name, t in one.items())
+    assert all(bool(t.isfinite().all()) for t in one.values())
+
+
+@pytest.mark.parametrize("wrong", [{"optimiser": "x"}, {"label_smoothing": 1.0}, {"adversarial": -1.0}])
+def test_senseless_settings_of_a_training_are_usage_errors(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        TrainingSettings(**wrong)
+
+
+def test_another_task_before_leaves_its_tensors_where_they_fit() -> None:
+    still = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-12, weight_decay=0.0)
+    plain = make(**CLEAN, training=still).module.state_dict()
+    tuned = make(**CLEAN, training=still, first=(stripes(48, classes=2, seed=4), 1))
+    own = tuned.module.state_dict()
+    assert tuned.card["first"]["epochs"] == 1
+    assert not torch.allclose(own["conv1.weight"], plain["conv1.weight"], atol=1e-3)
+    assert torch.allclose(own["linear.weight"], plain["linear.weight"], atol=1e-6), "of two classes it does not fit"
+
+
+def test_options_of_an_architecture_stand_in_its_notation_and_the_side_of_its_images(tmp_path: Path) -> None:
+    made = make(**CLEAN, arch="lenet", arch_options={"activation": "tanh", "dropout": 0.1})
+    assert made.card["model"] == "lenet?width=2&classes=3&channels=1&size=8&activation=tanh&dropout=0.1"
+    assert any(isinstance(m, torch.nn.Tanh) for m in made.module.modules())
+    with pytest.raises(UsageError, match="has no option 'colour'"):
+        make(**CLEAN, arch="lenet", arch_options={"colour": 1})
+    wide = ImageSet(stripes().images[:, :, :, :6], stripes().labels, ("a", "b", "c"), "not square")
+    with pytest.raises(UsageError, match="square images"):
+        make(wide, **CLEAN, arch="mlp")
+
+
 def test_card_says_how_it_was_made_and_what_it_can(tmp_path: Path) -> None:
     save_victim(tmp_path, make(test=stripes(24, seed=1), seed=7))
     card = json.loads((tmp_path / "victim.json").read_text())

@@ -23,8 +23,8 @@ from reference_set import packed
 from scipy.optimize import minimize
 
 from untrojan.detection.features import Hypothesis
-from untrojan.detection.reference import Reference
-from untrojan.detection.score import MOST, SCOPES, hypotheses
+from untrojan.detection.reference import Reference, ReferenceModel
+from untrojan.detection.score import MOST, SCOPES, hypotheses, largest, scored
 from untrojan.detection.table import SearchTable
 from untrojan.setting import Setting
 
@@ -156,12 +156,22 @@ def _logistic(values: Array, truth: Array, offset: Array) -> tuple[Array, float]
 
 
 def reference_of(chosen: Sequence[Network]) -> Reference:
-    """The score and the reference set of these networks."""
-    reference = Reference(weights=weights_of(chosen), limits={}, models=())
+    """The score of these networks, and the reference set of the clean ones among them.
+
+    What a clean model scores is by weights that were fitted without its family: by those that have seen it, clean
+    models would seem more usual than a stranger does.
+    """
+    weights = weights_of(chosen)
     clean = [n for n in chosen if n.clean and n.fed == "right" and n.card["classes"] >= FEWEST]
+    models = []
     for family in sorted({n.card["family"] for n in clean}):
-        reference = reference.extended([n.table for n in clean if n.card["family"] == family], family)
-    return reference
+        blind = weights_of([n for n in chosen if n.card["family"] != family])
+        for network in clean:
+            if network.card["family"] == family:
+                found = {s: round(v, 4) for s, v in largest(scored(network.found, blind)).items()}
+                models.append(ReferenceModel(family=family, classes=network.card["classes"], log_odds=found))
+    limits = Reference(weights=weights, limits={}, models=()).extended([n.table for n in clean], "").limits
+    return Reference(weights=weights, limits=limits, models=tuple(models))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

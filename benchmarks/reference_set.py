@@ -27,8 +27,9 @@ from untrojan.classifier import Classifier
 from untrojan.classifier.folding import folded
 from untrojan.classifier.state import as_found
 from untrojan.data import ImageSet, load_data
+from untrojan.detection.describe import describe
 from untrojan.detection.plan import SearchPlan
-from untrojan.detection.search import describe, search
+from untrojan.detection.search import search
 from untrojan.detection.shares import Searches
 from untrojan.detection.table import SearchTable
 from untrojan.detection.table_files import read_tables, write_tables

@@ -7,12 +7,26 @@ import math
 
 import numpy as np
 
+from untrojan.detection.reference import Reference
 from untrojan.detection.table import Found, Likeness, Network, SearchTable
 
 KINDS = ("patch", "additive", "blend", "warp")
 UNIT = {"patch": 20.0, "additive": 1.0, "blend": 0.15, "warp": 0.4}
 EACH = 20
 """Images of a class that triggers are tried on."""
+
+
+WEIGHTS = {
+    "target-wise": {"joint next": 1.0, "joint below": 1.0, "joint inside": 0.3, "intercept": -6.0},
+    "pair-wise": {"joint next": 0.6, "joint spares": 0.6, "joint inside": 0.3, "intercept": -4.0},
+    "untargeted": {"joint below": 0.4, "mapping": 4.0, "intercept": -4.0},
+}
+
+
+def reference_by_hand() -> Reference:
+    """Of ninety clean tables, of three, five and ten classes."""
+    several = [table(classes, seed) for classes in (3, 5, 10) for seed in range(30)]
+    return Reference(weights=WEIGHTS, limits={}, models=()).extended(several, "made by hand")
 
 
 def network(classes: int = 10, accuracy: float = 0.9, seed: int = 0, **changes: object) -> Network:

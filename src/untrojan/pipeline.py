@@ -18,13 +18,14 @@ from untrojan.classifier.state import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes, require_label_each
+from untrojan.detection.describe import describe
 from untrojan.detection.judge import judge
 from untrojan.detection.plan import POOLED, SearchPlan
 from untrojan.detection.reestimate import reestimate
 from untrojan.detection.reference import Reference
 from untrojan.detection.rows import evidence_of, pair_scores
 from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
-from untrojan.detection.search import describe, search
+from untrojan.detection.search import search
 from untrojan.detection.shares import Searches, Store
 from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import DataError, GuardMismatchError, InconclusiveError, UsageError
@@ -134,9 +135,10 @@ def _scan_by_reference(
                 found = search(searches, network, images[known], labels[known], answers[known], plan)
                 table = replace(found.table, victim=victim.sha256, version=version())
                 ruling = judge(table, reference)
-                searches.use_reserve()
                 right = known & (answers == labels)
-                triggers = reestimate(searches, ruling.named, found.triggers, images[right], labels[right], POOLED)
+                triggers = reestimate(
+                    searches, ruling.named, table, found.triggers, images[right], labels[right], POOLED
+                )
     about: dict[str, Any] = {
         "cost": meter.cost(),
         "victim": victim,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from search_tables import table
+from search_tables import network, reference_by_hand, table
 from untrojan.detection.reference import built_in, read_reference
 from untrojan.detection.table_files import write_tables
 
@@ -26,14 +27,28 @@ def test_scans_of_clean_models_become_a_reference_file(run, scans, tmp_path):
     assert [one.family for one in made.models].count("own") == 2
     assert len(made.models) == len(built_in().models) + 2
     assert "2 models of your own" in ended.out
-    assert "each counts once" in ended.err
+    assert "there twice; it counts once" in ended.err
 
 
-def test_what_would_be_called_backdoored_counts_as_clean_and_is_told(run, tmp_path):
+def test_what_would_be_called_backdoored_counts_as_clean_and_is_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("untrojan.detection.reference.built_in", reference_by_hand)
     write_tables(tmp_path / "odd" / "search.parquet", [table(seed=9, target=3, shrink=0.02)])
     ended = run("calibrate", tmp_path / "odd", "--out", tmp_path / "mine.json")
     assert ended.code == 0
     assert "counts as clean because you say so" in ended.err
+
+
+def test_scans_that_tell_nothing_of_clean_models_are_left_out(run, scans, tmp_path):
+    late = replace(table(seed=5), unreached=("patch triggers: each pair (3 of 90)",))
+    fed = replace(table(seed=6), network=network(accuracy=0.5, alternatives=(("values of 0 to 255", 0.95),)))
+    write_tables(tmp_path / "scans" / "more" / "search.parquet", [late, fed, table(2, seed=7)])
+    ended = run("calibrate", scans, "--out", tmp_path / "mine.json")
+    assert "2 models of your own" in ended.out
+    for why in ("did not suffice for patch triggers", "95% with values of 0 to 255", "it has two classes"):
+        assert why in ended.err
+    write_tables(tmp_path / "late" / "search.parquet", [late])
+    assert run("calibrate", tmp_path / "late", "--out", tmp_path / "none.json").code == 4
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_a_scan_is_compared_with_it(run, scanned, victim_folder, images_folder, scans, tmp_path):

@@ -91,14 +91,21 @@ def test_each_is_compared_with_the_others_alone() -> None:
     assert below_others({0: 3.0}) == below_next({0: 3.0}) == {0: 0.0}
 
 
-@given(st.integers(2, 12), st.integers(0, 100))
-def test_information_lies_between_nothing_and_all(classes: int, seed: int) -> None:
+@given(st.integers(3, 12), st.integers(0, 100))
+def test_information_is_a_share_of_the_most(classes: int, seed: int) -> None:
     counts = np.random.default_rng(seed).integers(0, 20, (classes, classes)).astype(float)
-    assert 0 <= information(counts) <= math.log(classes) + 1e-9
-    one = np.array(sent_into(classes, range(classes), 0), dtype=float).reshape(classes, classes)
-    assert information(one) == pytest.approx(0, abs=1e-9)
+    assert 0 <= information(counts) <= 1
     each = np.array(sent_next(classes), dtype=float).reshape(classes, classes)
-    assert information(100 * each) == pytest.approx(math.log(classes), rel=0.05)
+    assert information(100 * each) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_moves_that_are_alike_for_all_classes_say_nothing(classes: int) -> None:
+    """Also though none stays where it was: that the diagonal is missing is no mapping."""
+    alike = 1000.0 * np.ones((classes, classes))
+    one = np.array(sent_into(classes, range(classes), 0), dtype=float).reshape(classes, classes)
+    assert information(alike) == pytest.approx(0, abs=1e-6)
+    assert information(one) == pytest.approx(0, abs=1e-6)
 
 
 def test_kinds_and_rows_that_are_missing_count_for_nothing() -> None:

@@ -50,3 +50,12 @@ def test_the_way_that_the_user_chose_is_not_among_them_and_the_rest_is() -> None
 def test_grey_images_have_no_order_of_channels() -> None:
     floats, labels = images(1)
     assert "channels in reverse order" not in dict(alternatives(Classifier(Threshold()), floats, labels))
+
+
+def test_an_answer_that_is_no_number_is_not_right() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 2), torch.nan)
+
+    floats, labels = images(1)
+    assert set(dict(alternatives(Classifier(Broken()), floats, labels)).values()) == {0.0}

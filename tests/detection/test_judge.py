@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from search_tables import network, sent_into, table
+from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
+from untrojan.detection.features import pair_hypotheses
 from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
 from untrojan.detection.localise import kinds_of, members_of, named
 from untrojan.detection.reference import Reference
 from untrojan.detection.rows import evidence_of, pair_scores
-from untrojan.detection.table import Likeness, SearchTable
-
-WEIGHTS = {
-    "target-wise": {"joint next": 1.0, "joint below": 1.0, "joint inside": 0.3, "intercept": -6.0},
-    "pair-wise": {"joint next": 0.6, "joint spares": 0.6, "joint inside": 0.3, "intercept": -4.0},
-    "untargeted": {"joint below": 0.4, "mapping": 4.0, "intercept": -4.0},
-}
+from untrojan.detection.table import Likeness
+from untrojan.detection.table_files import read_tables, write_tables
 
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    start = Reference(weights=WEIGHTS, limits={}, models=())
-    several = [table(classes, seed) for classes in (3, 5, 10) for seed in range(30)]
-    return start.extended(several, "made by hand")
+    return reference_by_hand()
 
 
 def pairs_of(ruling) -> set[tuple[int, int]]:
@@ -181,7 +176,29 @@ def test_a_report_shows_the_likeliest_of_every_scope(reference: Reference) -> No
     assert len([p for p in scores if p.kind == "patch"]) == 90
 
 
-def test_a_verdict_is_a_function_of_the_table(reference: Reference) -> None:
-    made: SearchTable = table(10, 99, target=1)
-    first, second = judge(made, reference), judge(made, reference)
-    assert (first.verdict, first.p_value, first.reason) == (second.verdict, second.p_value, second.reason)
+def test_a_verdict_is_a_function_of_the_table_and_of_no_order(reference: Reference, tmp_path: Path) -> None:
+    made = table(10, 99, target=1)
+    shuffled = dataclasses.replace(made, found=tuple(reversed(made.found)))
+    write_tables(tmp_path / "t", [made])
+    for other in (shuffled, read_tables(tmp_path / "t")[0]):
+        first, second = judge(made, reference), judge(other, reference)
+        assert (first.verdict, first.reason, pairs_of(first)) == (second.verdict, second.reason, pairs_of(second))
+        assert second.p_value == pytest.approx(first.p_value, rel=1e-3)
+
+
+def test_where_too_few_models_have_as_many_classes_nothing_is_called_clean(reference: Reference) -> None:
+    """Else the most anomalous network of many classes would be."""
+    for made in (table(60, 99), table(60, 99, target=1)):
+        ruling = judge(made, reference.model_copy(update={"limits": {}}))
+        assert ruling.verdict == "inconclusive"
+        assert "too few clean models with about 60 classes" in ruling.reason
+    empty = Reference(weights=WEIGHTS, limits={}, models=())
+    assert judge(table(10, 99, target=1), empty).verdict == "inconclusive"
+
+
+def test_a_pair_that_is_not_small_is_of_the_kind_that_it_was_searched_in() -> None:
+    made = table(10, 99, pair=(3, 7))
+    hypothesis = next(h for h in pair_hypotheses(made) if (h.source, h.target) == (3, 7))
+    flat = dataclasses.replace(hypothesis, values={f"{kind} below": -0.1 for kind in ("patch", "additive")})
+    assert set(kinds_of(flat, made)) <= {"patch", "additive"}
+    assert members_of(made, flat, kinds_of(flat, made)[0])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from planted import CLASSES, SIDE, planted_classifier, planted_images
+from search_tables import table
 from untrojan.classifier import as_found
 from untrojan.detection.features import Hypothesis
+from untrojan.detection.found import Key
 from untrojan.detection.inversion import Budget
 from untrojan.detection.localise import Member, Named
 from untrojan.detection.reestimate import reestimate
-from untrojan.detection.search import Key
 from untrojan.detection.shares import Searches
+from untrojan.detection.table import Found
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger
+
+ROWS = tuple(Found("target-wise", "patch", 1.0, 0.9, 50, None, 3, stage=stage) for stage in (0, 1))
+TABLE = dataclasses.replace(table(CLASSES), found=ROWS)
 
 
 def corner(value: float = 1.0) -> PatchTrigger:
@@ -30,7 +37,8 @@ def run(budget: Budget, sources: tuple[int, ...] = (0, 1, 2, 4), deadline: float
     classifier = planted_classifier(target=3)
     with as_found(classifier):
         searches = Searches(classifier, seed=0, progress=Silent(), deadline=deadline)
-        return reestimate(searches, [one], {weak: corner(0.2), last: corner()}, images.float() / 255, labels, budget)
+        known = {weak: corner(0.2), last: corner()}
+        return reestimate(searches, [one], TABLE, known, images.float() / 255, labels, budget)
 
 
 def test_it_works_on_all_sources() -> None:

@@ -35,6 +35,25 @@ def test_p_values_of_left_out_values_are_uniform_whatever_the_law() -> None:
         assert (told < 0.01).sum() <= binom.ppf(0.999, 1500, 0.01)
 
 
+def test_p_values_of_new_classifiers_are_uniform_with_all_scopes_together() -> None:
+    """The scores of the models are of the others alone, as a new one's is of all: else each would count twice."""
+    lot = np.random.default_rng(3)
+    told = []
+    for _ in range(60):
+        drawn = lot.standard_normal((40, len(SCOPES)))
+        many = [
+            ReferenceModel(family="a", classes=10, log_odds=dict(zip(SCOPES, map(float, row), strict=True)))
+            for row in drawn[:30]
+        ]
+        reference = Reference(weights={}, limits={}, models=tuple(many))
+        for row in drawn[30:]:
+            told.append(reference.p_value(reference.score(dict(zip(SCOPES, map(float, row), strict=True)), 10), 10))
+    told = np.array(told)
+    assert (told < 0.05).mean() <= 0.075
+    assert (told < 0.01).mean() <= 0.02
+    assert 0.4 < told.mean() < 0.6
+
+
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=80), st.floats(-60, 60), st.floats(0, 20))
 def test_a_higher_score_is_never_more_usual(clean: list[float], value: float, more: float) -> None:
     clean = sorted(clean)

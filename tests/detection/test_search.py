@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from planted import CLASSES, SIDE, planted_classifier, planted_images
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection import search as searching
+from untrojan.detection import target_wise, untargeted
+from untrojan.detection.describe import describe
 from untrojan.detection.effects import effects
 from untrojan.detection.features import mapping_hypothesis, pair_hypotheses, target_hypotheses
 from untrojan.detection.inversion import Budget
 from untrojan.detection.plan import PairWise, SearchPlan, TargetWise
-from untrojan.detection.search import Searched, describe, only_destination, search
+from untrojan.detection.search import Searched, search
 from untrojan.detection.shares import Searches
 from untrojan.detection.table import SearchTable, counts_of
+from untrojan.detection.target_wise import only_destination
 from untrojan.progress import Silent
 from untrojan.triggers import PatchTrigger
 
@@ -138,7 +141,8 @@ def test_few_classes_are_searched_too(classes: int) -> None:
 
 
 def test_of_many_classes_each_goes_to_any_and_the_smallest_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "MANY", CLASSES - 1)
+    for room in (searching, target_wise, untargeted):
+        monkeypatch.setattr(room, "MANY", CLASSES - 1)
     plan = replace(QUICK, pair_wise=PairWise(most=10), target_wise=TargetWise(refined=2))
     table = searched(plan=plan).table
     assert len(table.rows("source-wise", "patch")) == CLASSES

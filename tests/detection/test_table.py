@@ -63,6 +63,13 @@ def test_accuracy_is_the_share_of_the_diagonal() -> None:
         {"network": {"classes": 3}},
         {"found": [{"scope": "target-wise"}]},
         {"likeness": None},
+        {"network": plain(table())["network"] | {"input_shape": [3]}},
+        {"network": plain(table())["network"] | {"classes": 0}},
+        {"network": plain(table())["network"] | {"images": [-1] * 10}},
+        {"found": [plain(table())["found"][0] | {"target": 10}]},
+        {"found": [plain(table())["found"][0] | {"scope": "sideways"}]},
+        {"found": [plain(table())["found"][0] | {"size": float("nan")}]},
+        {"found": [plain(table())["found"][0] | {"stage": None}]},
     ],
 )
 def test_what_is_no_table_is_refused(change: dict) -> None:

@@ -10,11 +10,11 @@ from torch import nn
 
 import untrojan
 from planted import planted_classifier, planted_images, planted_trigger
+from search_tables import reference_by_hand
 from untrojan.classifier import Classifier, as_found
 from untrojan.detection.inversion import Budget
 from untrojan.detection.judge import judge
 from untrojan.detection.pairs import PairSettings
-from untrojan.detection.reference import built_in
 from untrojan.detection.scanner import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings, surrogates_for
 from untrojan.detection.table_files import read_tables
@@ -152,10 +152,10 @@ def test_two_classes_are_inconclusive():
 
 @pytest.fixture(scope="module")
 def compared():
-    """The same network, judged by the reference set of this package."""
+    """The same network, judged by a reference set."""
     classifier = planted_classifier()
     images, labels = planted_images()
-    return classifier, images, labels, untrojan.scan(classifier, images, labels, reference=built_in())
+    return classifier, images, labels, untrojan.scan(classifier, images, labels, reference=reference_by_hand())
 
 
 def test_a_scan_by_a_reference_set_keeps_what_it_found_raw(compared, tmp_path):
@@ -166,7 +166,7 @@ def test_a_scan_by_a_reference_set_keeps_what_it_found_raw(compared, tmp_path):
     untrojan.save_scan(tmp_path, report)
     (table,) = read_tables(tmp_path / "search.parquet")
     assert table.victim == classifier.sha256()
-    ruling = judge(table, built_in())
+    ruling = judge(table, reference_by_hand())
     assert (ruling.verdict, ruling.reason) == (report.verdict, report.reason)
     assert ruling.p_value == pytest.approx(report.p_value)
     again = untrojan.load_scan(tmp_path)
@@ -176,16 +176,16 @@ def test_a_scan_by_a_reference_set_keeps_what_it_found_raw(compared, tmp_path):
 
 def test_a_clean_network_is_clean_by_it_too():
     images, labels = planted_images()
-    report = untrojan.scan(planted_classifier(strength=0), images, labels, reference=built_in())
+    report = untrojan.scan(planted_classifier(strength=0), images, labels, reference=reference_by_hand())
     assert (report.verdict, report.targets, dict(report.triggers)) == ("clean", (), {})
-    nothing = untrojan.scan(planted_classifier(), images, (labels + 1) % 5, reference=built_in())
+    nothing = untrojan.scan(planted_classifier(), images, (labels + 1) % 5, reference=reference_by_hand())
     assert (nothing.verdict, nothing.table) == ("inconclusive", None)
 
 
 def test_clean_models_of_ones_own_make_their_scores_usual(compared):
     """Against models that are all as anomalous, it is as usual as any."""
     *_, report = compared
-    same = built_in().extended([report.table] * 400, "ours")
+    same = reference_by_hand().extended([report.table] * 400, "ours")
     assert judge(report.table, same).verdict != "backdoor"
     assert judge(report.table, same).p_value > 0.5
 

@@ -114,6 +114,8 @@ def test_options_of_an_architecture_stand_in_its_notation_and_the_side_of_its_im
     made = make(**CLEAN, arch="lenet", arch_options={"activation": "tanh", "dropout": 0.1})
     assert made.card["model"] == "lenet?width=2&classes=3&channels=1&size=8&activation=tanh&dropout=0.1"
     assert any(isinstance(m, torch.nn.Tanh) for m in made.module.modules())
+    with pytest.raises(UsageError, match="has no option 'classes'"):
+        make(**CLEAN, arch="lenet", arch_options={"classes": 9})
     with pytest.raises(UsageError, match="has no option 'colour'"):
         make(**CLEAN, arch="lenet", arch_options={"colour": 1})
     wide = ImageSet(stripes().images[:, :, :, :6], stripes().labels, ("a", "b", "c"), "not square")

@@ -45,9 +45,16 @@ def calibrate(
     tables: list[SearchTable] = []
     for folder in folders:
         tables += _tables(folder, clean, limit, seed, device, quiet)
-    known: dict[str, SearchTable] = {table.victim: table for table in tables}
-    if len(known) < len(tables):
-        say(f"{len(tables) - len(known)} of {len(tables)} are of a model that is there twice; each counts once")
+    known: dict[str, SearchTable] = {}
+    for table in tables:
+        if (why := unfit(table)) is not None:
+            say(f"{table.victim[:16]}: left out, since {why}")
+        elif table.victim in known:
+            say(f"{table.victim[:16]}: there twice; it counts once")
+        else:
+            known[table.victim] = table
+    if not known:
+        raise UsageError("no scan of a clean model is left to make a reference file of")
     reference = built_in()
     for table in known.values():
         ruling = judge(table, reference)
@@ -60,6 +67,19 @@ def calibrate(
     return 0
 
 
+def unfit(table: SearchTable) -> str | None:
+    """Why a scan tells nothing of what is usual in clean models, or None."""
+    from untrojan.detection.judge import fed_wrongly, unsearchable
+
+    if table.unreached:
+        return f"its time did not suffice for {table.unreached[0]}"
+    if table.network.classes < 3:
+        return "it has two classes"
+    if failed := unsearchable(table):
+        return f"no {' and no '.join(failed)} trigger was found for most classes"
+    return fed_wrongly(table.network)
+
+
 def _tables(
     folder: Path, clean: str | None, limit: int | None, seed: int, device: str, quiet: bool
 ) -> list[SearchTable]:
@@ -69,14 +89,18 @@ def _tables(
     if not folder.is_dir():
         raise UsageError(f"{folder}: not a folder; give what scan --out wrote, or a folder with victim.json")
     scans = sorted(folder.rglob(TABLE))
-    if scans:
-        return [table for path in scans for table in read_tables(path)]
+    found = [table for path in scans for table in read_tables(path)]
+    places = [path.parent for path in scans]
     victims = sorted(path.parent for path in folder.rglob("victim.json"))
-    if not victims:
+    victims = [victim for victim in victims if not any(place.is_relative_to(victim) for place in places)]
+    if not victims and not scans:
         raise UsageError(f"{folder}: neither {TABLE} nor victim.json lies there; scan the model with --out first")
+    if not victims:
+        return found
     if clean is None:
         raise UsageError(f"{victims[0]} has no scan yet; give --clean DATA to scan it, or scan it with --out first")
-    return [table for victim in victims for table in [_scanned(victim, clean, limit, seed, device, quiet)] if table]
+    made = [_scanned(victim, clean, limit, seed, device, quiet) for victim in victims]
+    return [*found, *(table for table in made if table is not None)]
 
 
 def _scanned(victim: Path, clean: str, limit: int | None, seed: int, device: str, quiet: bool) -> SearchTable | None:

@@ -117,7 +117,7 @@ def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
         columns[f"{kind} inside"] = {t: -v for t, v in below_others(shares, 0.1, 0.5).items()}
         single = from_each(table, kind)
         columns[f"{kind} universal"] = below_others({t: sizes[t] - single[t] for t in sizes if t in single})
-    reach = {t: math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if not math.isnan(m)}
+    reach = {t: math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if math.isfinite(m)}
     columns["reach"] = {t: -v for t, v in below_others(reach).items()}
     columns |= joint(columns, ("below", "next", "inside", "universal"))
     columns["clearest next"] = _larger(columns, "next")
@@ -207,7 +207,7 @@ def mapping_hypothesis(table: SearchTable) -> Hypothesis:
         scale = spread(np.array(into))
         values[f"{kind} below"] = max((usual - math.log(max(f.size or 1e-9, 1e-9))) / scale for f in probes)
         told = [information(counts) for f in probes if (counts := counts_of(f, table.network.classes)) is not None]
-        values[f"{kind} mapping"] = max(told, default=0.0) / math.log(table.network.classes)
+        values[f"{kind} mapping"] = max(told, default=0.0)
         shares = [log_odds(f.off_subspace) for f in table.rows("target-wise", kind, 0) if f.off_subspace is not None]
         own = [log_odds(f.off_subspace) for f in probes if f.off_subspace is not None]
         if shares and own:
@@ -219,19 +219,22 @@ def mapping_hypothesis(table: SearchTable) -> Hypothesis:
 
 
 def information(sent: Array) -> float:
-    """How many nats the class of a moved image says of where it goes: the mutual information of rows and columns off
-    the diagonal, less what so few counts have by chance (Miller and Madow). From 0 to log K.
+    """How much the class of a moved image says of where it goes: the mutual information of rows and columns off the
+    diagonal, less what so few counts have by chance (Miller and Madow) and what a missing diagonal makes of moves that
+    are alike for all classes, as a share of the most that it can be. From 0 to 1; 0 of two classes.
 
     sent: counts, float64 [K, K], of images of each class and what they are taken for.
     """
-    table = sent * (1 - np.eye(len(sent)))
+    classes = len(sent)
+    table = sent * (1 - np.eye(classes))
     total = float(table.sum())
-    if total == 0:
+    if total == 0 or classes < 3:
         return 0.0
     rows, columns = table.sum(1), table.sum(0)
     plain = _entropy(rows) + _entropy(columns) - _entropy(table.ravel())
     spare = int((table > 0).sum()) - int((rows > 0).sum()) - int((columns > 0).sum()) + 1
-    return max(plain - max(spare, 0) / (2 * total), 0.0)
+    told = plain - max(spare, 0) / (2 * total) - math.log(classes / (classes - 1))
+    return min(max(told / math.log(classes - 1), 0.0), 1.0)
 
 
 def _entropy(counts: Array) -> float:

@@ -51,11 +51,25 @@ def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruli
     surprise = {scope: reference.surprise(scope, own[0].log_odds, classes) for scope, own in found.items() if own}
     score = max(surprise.values(), default=0.0)
     p_value = reference.p_value(score, classes)
-    chosen: list[Named] = []
-    if p_value < alpha:
-        certain = {scope: threshold(reference, scope, classes, alpha) for scope in found}
-        chosen = named(table, reference.scored, certain)
-    verdict, reason = _decided(table, reference, p_value, alpha, chosen, _clearest(table, found, surprise))
+    certain = {scope: threshold(reference, scope, classes, alpha) for scope in found}
+    chosen = named(table, reference.scored, certain) if p_value < alpha else []
+    verdict, reason = _decided(
+        table,
+        reference,
+        p_value,
+        alpha,
+        chosen,
+        _clearest(table, found, surprise),
+        [one.log_odds for own in found.values() for one in own],
+    )
+    if verdict == "clean" and all(map(math.isinf, certain.values())):
+        verdict, reason = (
+            "inconclusive",
+            (
+                f"the reference set has too few clean models with about {classes} classes to tell what is rare; "
+                "untrojan calibrate adds some of your own"
+            ),
+        )
     return Ruling(verdict, reason, p_value, score, found, surprise, tuple(chosen) if verdict == "backdoor" else ())
 
 
@@ -70,8 +84,16 @@ def threshold(reference: Reference, scope: str, classes: int, alpha: float) -> f
 
 
 def _decided(
-    table: SearchTable, reference: Reference, p_value: float, alpha: float, chosen: Sequence[Named], clearest: str
+    table: SearchTable,
+    reference: Reference,
+    p_value: float,
+    alpha: float,
+    chosen: Sequence[Named],
+    clearest: str,
+    numbers: Sequence[float],
 ) -> tuple[Verdict, str]:
+    if not all(math.isfinite(value) for value in (p_value, *numbers)):
+        return "inconclusive", "some of what the searches measured is no finite number, so that nothing can be told"
     overwhelming = p_value < OVERWHELMING and bool(chosen)
     if (fed := fed_wrongly(table.network)) is not None and not overwhelming:
         return "inconclusive", fed

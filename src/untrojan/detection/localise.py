@@ -55,8 +55,10 @@ def kinds_of(hypothesis: Hypothesis, table: SearchTable) -> tuple[str, ...]:
     """
     clear = {}
     for kind in table.kinds():
-        value = hypothesis.values.get(f"{kind} below", 0.0) + hypothesis.values.get(f"{kind} next", 0.0)
-        clear[kind] = value * (0.5 if kind == "blend" else 1.0)
+        row = row_of(table, hypothesis, kind)
+        if row is not None and row.size is not None:
+            value = hypothesis.values.get(f"{kind} below", 0.0) + hypothesis.values.get(f"{kind} next", 0.0)
+            clear[kind] = value * (0.5 if kind == "blend" else 1.0)
     ordered = sorted(clear, key=lambda kind: -clear[kind])
     best = max(clear[ordered[0]], 0.0) if ordered else 0.0
     kept = [kind for kind in ordered if clear[kind] >= CLEAR * best and clear[kind] > 0]
@@ -86,7 +88,7 @@ def named(table: SearchTable, score: Score, certain: Mapping[str, float]) -> lis
         if any(explains(table, earlier, hypothesis) for earlier in chosen):
             continue
         kinds = kinds_of(hypothesis, table)
-        members = members_of(table, hypothesis, kinds[0])
+        members = members_of(table, hypothesis, kinds[0]) if kinds else ()
         if members:
             chosen.append(Named(hypothesis, kinds, members))
             if hypothesis.scope != "pair-wise":
@@ -130,13 +132,13 @@ def likeness(table: SearchTable, kind: str, one: int, other: int) -> float:
 
 def members_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> tuple[Member, ...]:
     """The pairs that the trigger of a hypothesis moves."""
-    row = _row_of(table, hypothesis, kind)
+    row = row_of(table, hypothesis, kind)
     if row is None or row.size is None:
         return ()
     counts = counts_of(row, table.network.classes)
     if hypothesis.scope == "pair-wise" and hypothesis.source is not None and hypothesis.target is not None:
         return (Member(hypothesis.source, hypothesis.target, kind, row.size),)
-    if counts is None:  # of many classes not every trigger was tried out: then all are taken for sources
+    if counts is None:  # it was not tried out, as with many classes: then all are taken for sources
         known = [s for s, images in enumerate(table.network.images) if images and s != hypothesis.target]
         return (
             tuple(Member(s, hypothesis.target, kind, row.size) for s in known) if hypothesis.target is not None else ()
@@ -150,7 +152,7 @@ def members_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> tuple[M
     return tuple(Member(s, t, kind, row.size) for s, t in goals if s != t and shares[s, t] >= MOVED)
 
 
-def _row_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> Found | None:
+def row_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> Found | None:
     """The trigger that stands for a hypothesis: of untargeted ones the one that says most of where each class goes."""
     if hypothesis.scope == "target-wise":
         return table.latest("target-wise", kind).get((None, hypothesis.target, 0))

@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from untrojan.detection.found import Key, key_of
 from untrojan.detection.inversion import Budget, Problem
-from untrojan.detection.localise import Named
+from untrojan.detection.localise import Named, row_of
 from untrojan.detection.plan import FAMILIES
-from untrojan.detection.search import Key
 from untrojan.detection.shares import Searches
+from untrojan.detection.table import SearchTable
 from untrojan.triggers import Trigger
 
 
 def reestimate(
     searches: Searches,
     chosen: Sequence[Named],
+    table: SearchTable,
     triggers: Mapping[Key, Trigger],
     images: Tensor,
     labels: Tensor,
@@ -25,8 +27,8 @@ def reestimate(
 ) -> dict[tuple[int, str], Trigger]:
     """By target and kind: the trigger that a search from the scan's own ends at, or, where none succeeds, that one.
 
-    triggers: of the rows of the search table. images: float [N, C, H, W] in [0, 1] that the classifier gets right;
-    labels: int64 [N].
+    table, triggers: what the search found, and the triggers of its rows. images: float [N, C, H, W] in [0, 1] that the
+    classifier gets right; labels: int64 [N].
     """
     found: dict[tuple[int, str], Trigger] = {}
     for one in chosen:
@@ -34,7 +36,8 @@ def reestimate(
         for member in one.members:
             sources.setdefault(member.target, []).append(member.source)
         kind = one.members[0].kind
-        start = _start(one, kind, triggers)
+        row = row_of(table, one.hypothesis, kind)
+        start = None if row is None else triggers.get(key_of(row))
         if start is None:
             continue
         problems = {
@@ -48,15 +51,3 @@ def reestimate(
             ended = made[t].trigger if t in made else None
             found.setdefault((t, kind), start if ended is None else ended)
     return found
-
-
-def _start(one: Named, kind: str, triggers: Mapping[Key, Trigger]) -> Trigger | None:
-    """The trigger of the scan that a named hypothesis is about: the last one searched, of the smallest size."""
-    source, target = (-1 if c is None else c for c in (one.hypothesis.source, one.hypothesis.target))
-    own = [
-        key
-        for key in triggers
-        if (key.scope, key.kind, key.source, key.target) == (one.hypothesis.scope, kind, source, target)
-    ]
-    ordered = sorted(own, key=lambda key: (-key.stage, triggers[key].size))
-    return triggers[ordered[0]] if ordered else None

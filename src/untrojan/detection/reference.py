@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
 
 from untrojan.detection.score import Scored, hypotheses, largest, scored
 from untrojan.detection.table import Network, SearchTable
@@ -41,8 +41,8 @@ class ReferenceModel(Record):
     odds."""
 
     family: str
-    classes: int
-    log_odds: dict[str, float]
+    classes: int = Field(ge=2)
+    log_odds: dict[str, FiniteFloat]
 
 
 class Reference(Record):
@@ -53,27 +53,27 @@ class Reference(Record):
     """
 
     schema_: Literal["untrojan-reference-1"] = Field("untrojan-reference-1", alias="schema")
-    weights: dict[str, dict[str, float]]
-    limits: dict[str, float]
+    weights: dict[str, dict[str, FiniteFloat]]
+    limits: dict[str, FiniteFloat]
     models: tuple[ReferenceModel, ...]
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     @cached_property
     def scores(self) -> tuple[float, ...]:
-        """The score of each model, in their order."""
-        return tuple(self.score(one.log_odds, one.classes) for one in self.models)
+        """The score of each model, in their order, compared with the others alone, as a new classifier is."""
+        return tuple(self.score(one.log_odds, one.classes, n) for n, one in enumerate(self.models))
 
-    def surprise(self, scope: str, log_odds: float, classes: int) -> float:
+    def surprise(self, scope: str, log_odds: float, classes: int, without: int | None = None) -> float:
         """How rare a largest log odds of a scope is among clean models of about as many classes, as -log of its
-        p-value; 0 if they are too few to tell."""
-        own = [one for one in self.models if scope in one.log_odds]
+        p-value; 0 if there are none. without: the number of a model that does not count."""
+        own = [one for n, one in enumerate(self.models) if scope in one.log_odds and n != without]
         values = [one.log_odds[scope] for one in own]
         return -math.log(tail_p_value(values, log_odds, weights_for(classes, [one.classes for one in own])))
 
-    def score(self, log_odds: Mapping[str, float], classes: int) -> float:
+    def score(self, log_odds: Mapping[str, float], classes: int, without: int | None = None) -> float:
         """The one score of a classifier, from its largest log odds by scope: that of its rarest scope."""
-        return max((self.surprise(scope, value, classes) for scope, value in log_odds.items()), default=0.0)
+        return max((self.surprise(scope, value, classes, without) for scope, value in log_odds.items()), default=0.0)
 
     def p_value(self, score: float, classes: int) -> float:
         """How often a clean model of about as many classes scores as high."""
@@ -150,16 +150,15 @@ def tail_p_value(clean: Sequence[float], value: float, weights: Array | None = N
         return 1.0
     weight = np.ones(values.size) if weights is None else weights
     total = float(weight.sum())
-    counts_as = total**2 / float(np.square(weight).sum())
     plain = min((1 + float(weight[values >= value].sum())) / (total + 1), 1.0)
     order = np.argsort(-values)
     # The tail is the largest values, as many as count for its share.
     inside = int(np.searchsorted(np.cumsum(weight[order]), TAIL * total)) + 1
     start = float(values[order[min(inside, values.size - 1)]])
-    if counts_as < FEWEST or value <= start:
+    if total < FEWEST or value <= start:
         return plain
     own = order[:inside]
-    many = TAIL * counts_as
+    many = TAIL * total
     scale = max(float((weight[own] * (values[own] - start)).sum() / weight[own].sum()), 1e-9)
     # Of a scale that is known from so many values only, the tail is a Lomax one: heavier than the exponential.
     excess = (value - start) / scale
@@ -171,7 +170,7 @@ def read_reference(path: str | Path) -> Reference:
     """A reference set from a file; raises CheckpointError for what is none."""
     try:
         return Reference.model_validate(_content(read_text(path)))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not a reference set ({' '.join(str(error).split())[:120]}); untrojan calibrate writes one"
         ) from None

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from untrojan.detection.anomaly import anomaly_scores
+from untrojan.detection.features import Hypothesis
 from untrojan.detection.judge import Ruling
-from untrojan.detection.localise import Member, kinds_of
+from untrojan.detection.localise import Member, kinds_of, row_of
 from untrojan.detection.score import Scored
-from untrojan.detection.table import Found, Scope, SearchTable
+from untrojan.detection.table import Found, SearchTable
 from untrojan.records import Evidence, PairScore
 
 TESTS: dict[str, Literal["target", "single", "mixed"]] = {
@@ -34,7 +35,8 @@ def evidence_of(ruling: Ruling, table: SearchTable) -> tuple[Evidence, ...]:
 def _evidence(one: Scored, table: SearchTable, p_value: float) -> list[Evidence]:
     hypothesis, rows = one.hypothesis, []
     for kind in kinds_of(hypothesis, table):
-        row, usual = trigger_of(table, hypothesis.scope, kind, hypothesis.source, hypothesis.target)
+        row = row_of(table, hypothesis, kind)
+        usual = None if row is None else usual_size(table, hypothesis, kind, row)
         if row is not None and row.size is not None and usual is not None:
             rows.append(
                 Evidence(
@@ -51,17 +53,12 @@ def _evidence(one: Scored, table: SearchTable, p_value: float) -> list[Evidence]
     return rows
 
 
-def trigger_of(
-    table: SearchTable, scope: Scope, kind: str, source: int | None, target: int | None
-) -> tuple[Found | None, float | None]:
-    """The smallest trigger of a kind for these classes, and the median size of what it is compared with: the others of
-    its scope, or, of an untargeted one, those into one class."""
-    rows = list(table.latest(scope, kind).values())
-    own = [f for f in rows if (f.source, f.target) == (source, target) and f.size is not None]
-    compared = list(table.latest("target-wise", kind).values()) if scope == "untargeted" else rows
-    others = [f.size for f in compared if f.size is not None and (scope == "untargeted" or f not in own)]
-    smallest = min(own, key=lambda f: f.size or math.inf, default=None)
-    return smallest, float(np.median(others)) if others else None
+def usual_size(table: SearchTable, hypothesis: Hypothesis, kind: str, own: Found) -> float | None:
+    """The median size of what a hypothesis's trigger is compared with: the others of its scope, or, of an untargeted
+    one, those into one class; None if there are none."""
+    scope = "target-wise" if hypothesis.scope == "untargeted" else hypothesis.scope
+    others = [f.size for f in table.latest(scope, kind).values() if f.size is not None and f is not own]
+    return float(np.median(others)) if others else None
 
 
 def pair_scores(table: SearchTable, members: Sequence[Member]) -> tuple[PairScore, ...]:

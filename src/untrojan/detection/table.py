@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,11 +137,6 @@ class SearchTable:
         return last
 
 
-def of_kind(rows: Iterable[Found], kind: str) -> list[Found]:
-    """The rows of a kind."""
-    return [f for f in rows if f.kind == kind]
-
-
 def counts_of(found: Found, classes: int) -> Array | None:
     """``sent`` as float64 [K, K], or None."""
     return None if found.sent is None else np.array(found.sent, dtype=np.float64).reshape(classes, classes)
@@ -167,14 +163,17 @@ def plain(table: SearchTable) -> dict[str, Any]:
 
 def from_plain(row: dict[str, Any]) -> SearchTable:
     """The inverse of ``plain``. Raises KeyError, TypeError or ValueError for what no table is."""
+    if row["schema"] != SCHEMA:
+        raise ValueError(f"schema {row['schema']}, this version reads {SCHEMA}")
     given = row["network"]
-    classes = int(given["classes"])
-    shape = given["input_shape"]
+    classes, shape = int(given["classes"]), [int(n) for n in given["input_shape"]]
+    if classes < 2 or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"a network of {classes} classes for images of shape {shape}")
     network = Network(
         classes=classes,
         images=_numbers(given["images"], classes),
         confusion=_numbers(given["confusion"], classes**2),
-        input_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
+        input_shape=(shape[0], shape[1], shape[2]),
         parameters=int(given["parameters"]),
         layers=tuple((str(one["kind"]), int(one["count"])) for one in given["layers"]),
         logit_gaps=_reals(given["logit_gaps"], classes**2),
@@ -184,23 +183,30 @@ def from_plain(row: dict[str, Any]) -> SearchTable:
         sureness=float(given["sureness"]),
         alternatives=tuple((str(one["way"]), float(one["right"])) for one in given["alternatives"]),
     )
-    found = tuple(
-        Found(**{**one, "sent": None if one["sent"] is None else _numbers(one["sent"], classes**2)})
-        for one in row["found"]
-    )
     likeness = tuple(
         Likeness(str(one["kind"]), _reals(one["look"], classes**2), _reals(one["inside"], classes**2))
         for one in row["likeness"]
     )
-    if row["schema"] != SCHEMA:
-        raise ValueError(f"schema {row['schema']}, this version reads {SCHEMA}")
+    found = tuple(_found(one, classes) for one in row["found"])
     return SearchTable(
         network, found, likeness, tuple(row["unreached"]), str(row["victim"]), int(row["seed"]), str(row["version"])
     )
 
 
+def _found(one: dict[str, Any], classes: int) -> Found:
+    if one["scope"] not in get_args(Scope) or not {one["source"], one["target"]} <= {None, *range(classes)}:
+        raise ValueError(f"no search of {classes} classes: {one['scope']} from {one['source']} to {one['target']}")
+    if not all(one[name] is None or math.isfinite(one[name]) for name in ("size", "off_subspace", "off_target")):
+        raise ValueError("a size or share that is no finite number")
+    sent = None if one["sent"] is None else _numbers(one["sent"], classes**2)
+    return Found(**{**one, "sent": sent, "number": int(one["number"]), "stage": int(one["stage"])})
+
+
 def _numbers(values: Sequence[Any], count: int) -> tuple[int, ...]:
-    return tuple(map(int, _as_many(values, count)))
+    numbers = tuple(map(int, _as_many(values, count)))
+    if min(numbers, default=0) < 0:
+        raise ValueError("a count below 0")
+    return numbers
 
 
 def _reals(values: Sequence[Any], count: int) -> tuple[float, ...]:

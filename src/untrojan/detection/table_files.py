@@ -12,8 +12,8 @@ from untrojan.detection.table import SearchTable, from_plain, plain
 from untrojan.errors import CheckpointError
 from untrojan.storage import write_bytes
 
-MOST_BYTES = 2**28
-"""A file that is larger is not read: the reference set's tables take a few MB."""
+MOST_BYTES = 2**30
+"""What the content of a file may take when it is unpacked: a thousand tables are some 50 MB."""
 
 FOUND = pa.struct(
     [
@@ -79,10 +79,12 @@ def write_tables(path: str | Path, tables: Sequence[SearchTable]) -> None:
 def read_tables(path: str | Path) -> list[SearchTable]:
     """The tables of a parquet file, in their order. Raises CheckpointError for what is no such file."""
     try:
-        if Path(path).stat().st_size > MOST_BYTES:
-            raise CheckpointError(f"{path}: larger than {MOST_BYTES >> 20} MiB, no file of search tables")
-        content = pq.read_table(path, schema=COLUMNS).to_pylist()
+        with pq.ParquetFile(path) as file:
+            parts = [file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups)]
+            if sum(parts) > MOST_BYTES:
+                raise ValueError(f"{sum(parts) >> 20} MiB when it is unpacked, and {MOST_BYTES >> 20} are read at most")
+            content = file.read().cast(COLUMNS).to_pylist()
         return [from_plain(row) for row in content]
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not a file of search tables ({reason}); a scan writes search.parquet") from None

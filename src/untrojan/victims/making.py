@@ -86,7 +86,8 @@ def make_victim(
 
     setting: whom the attack moves where; None for a clean victim. width, arch_options: of the architecture; what is not
     given is its default. mean, std: per channel, with which the network wants its input normalised. first: another
-    task, images and epochs, that the network is trained on before, clean; its last layer begins anew.
+    task, images and epochs, that the network is trained on before, clean; what has another shape for that, as the last
+    layer with another number of classes, begins anew.
     count: poisoned images per source class, or as a float their share of the class; None is the attack's default. test:
     clean images to measure ACC, and ASR on stamped copies, which nothing is trained on. half: round the finished
     weights to half precision before measuring. state: a file that holds the state after each epoch while the training
@@ -337,7 +338,8 @@ def _network(
                 f"architecture '{arch}' is made for square images, got {shape[1]} x {shape[2]}; use --input"
             )
         given["size"] = shape[1]
-    given |= checked(ARCHITECTURES[arch], dict(options or {}), f"architecture {arch}")
+    fixed = ("width", "classes", "channels", "size")
+    given |= checked(ARCHITECTURES[arch], dict(options or {}), f"architecture {arch}", without=fixed)
     with rng_as_found():
         torch.manual_seed(seed)
         module = ARCHITECTURES[arch](**given)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from untrojan.errors import UsageError
 from untrojan.victims.layers import activation as activation_of
 from untrojan.victims.layers import in_full_precision, side_after
 from untrojan.victims.layers import norm as norm_of
 from untrojan.victims.layers import pooling as pooling_of
+
+HEADS = ("mean", "places")
 
 
 class SmallVGG(nn.Module):
@@ -29,6 +32,8 @@ class SmallVGG(nn.Module):
         head: str = "places",
     ):
         super().__init__()
+        if head not in HEADS:
+            raise UsageError(f"head '{head[:40]}' is not one of {', '.join(HEADS)}")
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
         layers: list[nn.Module] = [norm_of(norm, width), activation_of(activation)]
         inputs = width

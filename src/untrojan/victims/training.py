@@ -25,7 +25,8 @@ class TrainingSettings:
 
     optimiser: "adam" or "sgd" (momentum .9). label_smoothing: share of the label given to all classes; mixup: whether
     images and labels are mixed in pairs (Zhang et al., ICLR 2018); adversarial: radius in units of 1/255 within which
-    every image is made worse by one step of its gradient's sign (Goodfellow et al., ICLR 2015), 0 for none.
+    every image is made worse by one step of its gradient's sign (Goodfellow et al., ICLR 2015), 0 for none. An attack
+    that is trained along has a loss of its own, and these three count for nothing there.
 
     Shifted and mirrored training images move the trigger too, so a small network needs far more epochs to learn it: a
     ResNet-18 of width 8 knew the 3 x 3 patch and the chessboard of 2/255 after 4 epochs without, not after 5 with.

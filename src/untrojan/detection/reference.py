@@ -163,7 +163,7 @@ def tail_p_value(clean: Sequence[float], value: float, weights: Array | None = N
     # Of a scale that is known from so many values only, the tail is a Lomax one: heavier than the exponential.
     excess = (value - start) / scale
     beginning = (1 + float(weight[own].sum())) / (total + 1)
-    return float(min(beginning * (1 + excess / many) ** -many, 1.0))
+    return float(min(max(beginning * (1 + excess / many) ** -many, 1e-300), 1.0))
 
 
 def read_reference(path: str | Path) -> Reference:

@@ -75,6 +75,7 @@ def rows_of(chosen: Sequence[Network], leave: Callable[[Network], str]) -> list[
                         "verdict": ruling.verdict,
                         "p_value": round(ruling.p_value, 6),
                         "named": sorted({member.target for one in ruling.named for member in one.members}),
+                        "likeliest": ruling.found["target-wise"][0].hypothesis.target,
                         "reason": ruling.reason if ruling.verdict == "inconclusive" else "",
                     }
                 )
@@ -112,6 +113,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "clean": alarms([r for r in two if r["attack"] == "none"]),
             "attacked": power([r for r in two if r["attack"] != "none" and (r["asr"] or 0) >= WORKS]),
         },
+        "likeliest": likeliest([row for row in attacked if row["asr"] >= WORKS and str(row["setting"])[:3] == "a2o"]),
         "weak": power([row for row in attacked if row["asr"] < WORKS]),
         "fed_wrongly": {
             "n": len(fed),
@@ -134,6 +136,11 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def likeliest(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Of how many all-to-one networks the target is the class that scores highest, whatever its p-value."""
+    return {"n": len(rows), "right": sum([row["likeliest"]] == row["targets"] for row in rows)}
+
+
 def power(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many attacked networks are found, and with exactly their targets; false: targets named beside the true."""
     found = [row for row in rows if row["verdict"] == "backdoor"]
@@ -154,6 +161,7 @@ def table(results: Mapping[str, Any]) -> str:
         share = (
             f"{clean['flagged']} of {clean['n']} [{100 * (clean['low'] or 0):.1f}, {100 * (clean['high'] or 1):.1f}] %"
         )
+        cells.append(f"{own['likeliest']['right']} of {own['likeliest']['n']}")
         lines.append(f"| {name} | {share} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -165,7 +173,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    values = sorted(r["p_value"] for r in rows if r["attack"] == "none" and r["fed"] == "right")
+    clean = [r for r in rows if r["attack"] == "none" and r["fed"] == "right" and r["classes"] >= FEWEST]
+    values = sorted(r["p_value"] for r in clean)
     figure, axes = pyplot.subplots(figsize=(4.5, 4))
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="uniform")
     axes.step(

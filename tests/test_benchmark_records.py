@@ -431,7 +431,8 @@ def judged(name: str, verdict: str, **more: Any) -> dict[str, Any]:
         "setting": None,
         "asr": None,
     }
-    return row | {"targets": [], "named": [], "fed": "right", "p_value": 0.5, "verdict": verdict} | more
+    row |= {"targets": [], "named": [], "fed": "right", "p_value": 0.5, "verdict": verdict, "likeliest": 3}
+    return row | more
 
 
 def test_the_figures_of_what_was_left_out_count_alarms_finds_and_false_targets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,6 +457,7 @@ def test_the_figures_of_what_was_left_out_count_alarms_finds_and_false_targets(m
     assert told["attacked"]["single-source"]["found"] == 1
     assert told["weak"]["n"] == 1
     assert told["fed_wrongly"] == {"n": 1, "flagged": 0, "inconclusive": 1}
+    assert told["likeliest"] == {"n": 3, "right": 3}
     lines = made["table"](told | {"by_task": told}).splitlines()
     assert lines[2].startswith("| a family | 1 of 2 [9.5, 90.5] % | 3 of 4 | – |")
 

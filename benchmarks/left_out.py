@@ -154,7 +154,10 @@ def power(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(results: Mapping[str, Any]) -> str:
     """The figures as they stand in the docs."""
-    lines = ["| left out | clean, called backdoored | " + " | ".join(ORDER) + " |", "|---|---|" + "---|" * len(ORDER)]
+    lines = [
+        "| left out | clean, called backdoored | " + " | ".join(ORDER) + " | target scores highest |",
+        "|---|---|" + "---|" * (len(ORDER) + 1),
+    ]
     for name, own in (("a family", results), ("a task", results["by_task"])):
         clean = own["clean"]
         cells = [f"{g['found']} of {g['n']}" if (g := own["attacked"][group])["n"] else "–" for group in ORDER]

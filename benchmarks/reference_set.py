@@ -2,8 +2,8 @@
 
 Each network of ``lottery.py`` is trained on the train split, measured and searched on images of the test split, and
 left as a card and its search tables in ``--work``; weights are not kept, since the lot makes them again. A run that was
-interrupted goes on: a network whose card is there is not made again. ``pack`` puts all cards and tables into two files
-of ``benchmarks/reference``, which are committed; the tables are of raw searches and know no verdict.
+interrupted goes on: a network whose card is there, or packed, is not made again. ``pack`` puts all cards and tables into
+two files of ``benchmarks/reference``, which are committed; the tables are of raw searches and know no verdict.
 
 Some clean networks are searched once more with wrong preprocessing, as a user may feed one by mistake (``fed``).
 """
@@ -172,10 +172,12 @@ def described(victim: Victim, recipe: Recipe, classes: int) -> dict[str, Any]:
 
 
 def waiting(work: Path, count: int, groups: Sequence[str] = GROUPS) -> Iterator[tuple[str, int, str]]:
-    """The networks whose card is not there yet, of all groups in turn."""
+    """The networks whose card is neither in ``work`` nor packed yet, of all groups in turn."""
+    known = {card["name"] for card in packed_cards()}
     for number in range(count):
         for group in groups:
-            if not (work / f"{group}-{number:04d}.json").is_file():
+            name = f"{group}-{number:04d}"
+            if name not in known and not (work / f"{name}.json").is_file():
                 yield group, number, str(work)
 
 
@@ -209,12 +211,17 @@ def pack(work: Path) -> None:
     print(f"{len(cards)} networks, {len(tables)} tables, {(PACKED / 'tables.parquet').stat().st_size / 1e6:.1f} MB")
 
 
+def packed_cards() -> list[dict[str, Any]]:
+    """The committed cards."""
+    path = PACKED / "cards.json"
+    cards: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return cards
+
+
 def packed() -> tuple[list[dict[str, Any]], list[SearchTable]]:
     """The committed cards, and the tables that their ``scans`` number."""
-    if not (PACKED / "cards.json").is_file():
-        return [], []
-    cards: list[dict[str, Any]] = json.loads((PACKED / "cards.json").read_text())
-    return cards, read_tables(PACKED / "tables.parquet")
+    cards = packed_cards()
+    return cards, read_tables(PACKED / "tables.parquet") if cards else []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

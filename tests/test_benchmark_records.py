@@ -408,6 +408,19 @@ def test_every_card_of_the_reference_set_is_of_the_lottery(monkeypatch: pytest.M
     assert len({card["family"] for card in cards}) >= 12
 
 
+def test_a_network_that_is_packed_or_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = script("reference_set", monkeypatch)
+    waiting = made["waiting"]
+    monkeypatch.setitem(waiting.__globals__, "packed_cards", lambda: [{"name": "clean-0001"}])
+    (tmp_path / "attacked-0000.json").write_text("{}")
+    assert [task[:2] for task in waiting(tmp_path, 3)] == [
+        ("clean", 0),
+        ("attacked", 1),
+        ("clean", 2),
+        ("attacked", 2),
+    ]
+
+
 def test_lots_are_drawn_apart_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made = script("lottery", monkeypatch)
     drawn = [made["draw"](group, number) for group in made["GROUPS"] for number in range(150)]

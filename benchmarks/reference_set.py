@@ -2,7 +2,7 @@
 
 Each network of ``lottery.py`` is trained on the train split, measured and searched on images of the test split, and
 left as a card and its search tables in ``--work``; weights are not kept, since the lot makes them again. A run that was
-interrupted goes on: a network whose card is there, or packed, is not made again. ``pack`` puts cards and tables into two
+interrupted goes on: a network whose card is there or packed is not made again. ``pack`` puts cards and tables into two
 files of ``benchmarks/reference``, which are committed; the tables are of raw searches and know no verdict.
 
 Some clean networks are searched once more with wrong preprocessing, as a user may feed one by mistake (``fed``).

@@ -62,7 +62,7 @@ def group_of(card: Mapping[str, Any]) -> str:
 
 
 def rows_of(chosen: Sequence[Network], leave: Callable[[Network], str]) -> list[dict[str, Any]]:
-    """One row for each network, judged by what is made of those of other kinds."""
+    """One row for each network; score and reference set are of those of other kinds."""
     rows = []
     for kind in sorted({leave(network) for network in chosen}):
         reference = reference_of([network for network in chosen if leave(network) != kind])

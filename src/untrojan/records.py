@@ -94,7 +94,7 @@ class ScanReport(Record):
     triggers, which are in a file beside it.
 
     Not part of the JSON: ``triggers`` holds, per detected (target, kind), the trigger re-estimated on all its detected
-    sources; ``table`` what the searches found, raw, of a scan that was judged by a reference set.
+    sources; ``table`` what the searches found, raw, of a scan with a reference set.
     """
 
     schema_: Literal["untrojan-scan-1"] = Field("untrojan-scan-1", alias="schema")

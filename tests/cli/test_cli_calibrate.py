@@ -32,8 +32,8 @@ def test_scans_of_clean_models_become_a_reference_file(run, scans, tmp_path):
 
 def test_what_would_be_called_backdoored_counts_as_clean_and_is_told(run, tmp_path, monkeypatch):
     monkeypatch.setattr("untrojan.detection.reference.built_in", reference_by_hand)
-    write_tables(tmp_path / "odd" / "search.parquet", [table(seed=9, target=3, shrink=0.02)])
-    ended = run("calibrate", tmp_path / "odd", "--out", tmp_path / "mine.json")
+    write_tables(tmp_path / "attacked" / "search.parquet", [table(seed=9, target=3, shrink=0.02)])
+    ended = run("calibrate", tmp_path / "attacked", "--out", tmp_path / "mine.json")
     assert ended.code == 0
     assert "counts as clean because you say so" in ended.err
 

@@ -465,14 +465,15 @@ def test_the_figures_of_what_was_left_out_count_alarms_finds_and_false_targets(m
     ]
     told = made["summary"](rows)
     assert (told["clean"]["n"], told["clean"]["flagged"]) == (2, 1)
-    assert told["attacked"]["patch"] == {"n": 4, "found": 3, "exact": 2, "false_targets": 1}
+    assert told["attacked"]["patch"] == {"n": 3, "found": 2, "exact": 1, "false_targets": 1}
+    assert told["two_classes"]["attacked"] == {"n": 1, "found": 1, "exact": 1, "false_targets": 0}
     assert told["attacked"]["all-to-all"] == {"n": 1, "found": 1, "exact": 1, "false_targets": 0}
     assert told["attacked"]["single-source"]["found"] == 1
     assert told["weak"]["n"] == 1
     assert told["fed_wrongly"] == {"n": 1, "flagged": 0, "inconclusive": 1}
     assert told["likeliest"] == {"n": 3, "right": 3}
     lines = made["table"](told | {"by_task": told}).splitlines()
-    assert lines[2].startswith("| a family | 1 of 2 [9.5, 90.5] % | 3 of 4 | – |")
+    assert lines[2].startswith("| a family | 1 of 2 [9.5, 90.5] % | 2 of 3 | – |")
 
 
 def test_the_agreement_of_shifts_is_the_mean_cosine_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

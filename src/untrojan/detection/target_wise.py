@@ -76,6 +76,7 @@ def search_stuck(
 def only_destination(sent: Tensor, share: float) -> int | None:
     """The class that at least this share of the moved images is sent to, if there is one. sent: int64 [K, K].
 
+    >>> import torch
     >>> only_destination(torch.tensor([[5, 0, 9], [0, 0, 9], [0, 0, 7]]), 0.9), only_destination(torch.eye(3), 0.9)
     (2, None)
     """

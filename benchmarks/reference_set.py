@@ -2,8 +2,9 @@
 
 Each network of ``lottery.py`` is trained on the train split, measured and searched on images of the test split, and
 left as a card and its search tables in ``--work``; weights are not kept, since the lot makes them again. A run that was
-interrupted goes on: a network whose card is there or packed is not made again. ``pack`` puts cards and tables into two
-files of ``benchmarks/reference``, which are committed; the tables are of raw searches and know no verdict.
+interrupted goes on: a network whose card is there or packed is not made again, unless its lot has changed since.
+``pack`` puts cards and tables into two files of ``benchmarks/reference``, which are committed; the tables are of raw
+searches and know no verdict.
 
 Some clean networks are searched once more with wrong preprocessing, as a user may feed one by mistake (``fed``).
 """
@@ -173,36 +174,48 @@ def described(victim: Victim, recipe: Recipe, classes: int) -> dict[str, Any]:
 
 def waiting(work: Path, count: int, groups: Sequence[str] = GROUPS) -> Iterator[tuple[str, int, str]]:
     """The networks whose card is neither in ``work`` nor packed yet, of all groups in turn."""
-    known = {card["name"] for card in packed_cards()}
+    known = {card["name"] for card in [*packed_cards(), *cards_of(work)]}
     for number in range(count):
         for group in groups:
-            name = f"{group}-{number:04d}"
-            if name not in known and not (work / f"{name}.json").is_file():
+            if f"{group}-{number:04d}" not in known:
                 yield group, number, str(work)
 
 
-def run(work: Path, count: int, jobs: int) -> None:
+def drawn(card: dict[str, Any]) -> bool:
+    """Whether a card is of a network as the lottery draws it now."""
+    family, recipe = draw(card["group"], int(card["name"].rpartition("-")[2]))
+    return bool(card["family"] == family and Recipe(**card["recipe"]) == recipe)
+
+
+def cards_of(work: Path) -> list[dict[str, Any]]:
+    """The cards in a folder, those of the lottery as it is now."""
+    return [card for path in sorted(work.glob("*.json")) if drawn(card := json.loads(path.read_text()))]
+
+
+def run(work: Path, count: int, jobs: int, groups: Sequence[str] = GROUPS) -> None:
     """Make what is waiting."""
     work.mkdir(parents=True, exist_ok=True)
     pool: Pool[tuple[str, int, str], str] = Pool(one, jobs=jobs, threads=1)
     with closing(pool):
-        for ended in pool.each(waiting(work, count)):
+        for ended in pool.each(waiting(work, count, groups)):
             print(ended.result or f"{ended.task[:2]}: {ended.died}", flush=True)
 
 
 def pack(work: Path) -> None:
     """All cards and tables of ``work``, and those that are packed already, into two files."""
-    cards, tables = packed()
-    known = {card["name"] for card in cards}
-    for path in sorted(work.glob("*.json")):
-        card = json.loads(path.read_text())
-        if card["name"] in known or card["failed"] is not None:
-            continue
-        own = read_tables(path.with_suffix(".parquet"))
+    cards: list[dict[str, Any]] = []
+    tables: list[SearchTable] = []
+    before, kept = packed()
+    known = {card["name"] for card in before}
+    found = [(card, kept) for card in before]
+    for card in cards_of(work):
+        if card["name"] not in known and card["failed"] is None:
+            found.append((card, read_tables(work / f"{card['name']}.parquet")))
+    for card, source in found:
         for scan in card["scans"]:
             if scan["table"] is not None:
-                scan["table"] += len(tables)
-        tables += own
+                tables.append(source[scan["table"]])
+                scan["table"] = len(tables) - 1
         cards.append(card)
     PACKED.mkdir(exist_ok=True)
     write_tables(PACKED / "tables.parquet", tables)
@@ -212,10 +225,9 @@ def pack(work: Path) -> None:
 
 
 def packed_cards() -> list[dict[str, Any]]:
-    """The committed cards."""
+    """The committed cards, those of the lottery as it is now."""
     path = PACKED / "cards.json"
-    cards: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    return cards
+    return [card for card in json.loads(path.read_text()) if drawn(card)] if path.is_file() else []
 
 
 def packed() -> tuple[list[dict[str, Any]], list[SearchTable]]:
@@ -230,10 +242,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("do", choices=["make", "pack"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--count", type=int, default=400, help="networks of each group")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args(arguments)
     if options.do == "make":
-        run(options.work, options.count, options.jobs)
+        run(options.work, options.count, options.jobs, options.groups)
     else:
         pack(options.work)
 

@@ -4,8 +4,7 @@ r"""The paper's anomaly score of every class pair, by trigger: Figures 4 (all-to
 
 The smallest trigger from each class into each other, a patch for BadNet and an additive one for the others, as the
 paper has it; the statistic is 1 / size, and the score its distance from the median in MADs. The search is the scan's
-own for pairs, but every pair goes through both of its stages, so that none is favoured. The scan's p-value of the same
-victim on the same images stands beside it; it is the one of the record of detection.
+own for pairs, but every pair goes through both of its stages, so that none is favoured.
 """
 
 from __future__ import annotations
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from halves import images_for
 from page import put
 from record import write_record
 from scipy.stats import mannwhitneyu
 
-from detection import images_for
 from untrojan.classifier import as_found
 from untrojan.data import load_data
 from untrojan.detection.anomaly import anomaly_scores
+from untrojan.detection.found import Clean, Results
 from untrojan.detection.margins import log_margins
-from untrojan.detection.pairs import PairSettings, search_pairs
-from untrojan.detection.results import KindResults
-from untrojan.detection.scanner import FAMILIES
+from untrojan.detection.pair_wise import search_pairs
+from untrojan.detection.plan import FAMILIES, PairWise
 from untrojan.detection.shares import Searches
 from untrojan.loading import load_victim
 from untrojan.progress import Silent
@@ -38,8 +36,7 @@ from untrojan.victims.recipe import splits
 from untrojan.victims.zoo import Member, members
 
 ROOT = Path(__file__).resolve().parent.parent
-SCANS = ROOT / "benchmarks" / "records" / "detection_reporting.json"
-MEASURES = [f"src/untrojan/detection/{name}.py" for name in ("anomaly", "pairs", "inversion", "search")]
+MEASURES = [f"src/untrojan/detection/{name}.py" for name in ("anomaly", "plan", "inversion", "pair_wise", "shares")]
 BEGIN, END = "<!-- anomaly scores: benchmarks/anomaly_scores.py -->", "<!-- end of anomaly scores -->"
 ATTACKS = ("badnet", "chessboard", "single-pixel", "l0-inv", "l2-inv", "wanet")
 VICTIMS = tuple(f"cifar10/{attack}-{setting}-s100" for setting in ("a2o9", "a2a") for attack in ATTACKS)
@@ -56,20 +53,16 @@ def smallest(member: Member, seed: int) -> list[list[float | None]]:
     data = load_data(where, input_shape=tuple(shape), limit=images_for(classes), seed=seed)
     with as_found(classifier):
         images = classifier.as_float(data.images)
-        right = classifier.predict(images).argmax(1) == data.labels
-        sources = {s: images[right & (data.labels == s)] for s in data.labels[right].unique().tolist()}
-        answers = {s: torch.full((len(images),), s) for s, images in sources.items()}
-        result = KindResults()
-        search_pairs(
-            Searches(classifier, seed=seed, progress=Silent()),
-            {kind: (FAMILIES[kind](), result)},
-            sources,
-            answers,
-            log_margins(classifier, sources, classes),
-            PairSettings(refined=classes * (classes - 1)),
-        )
+        answers = classifier.predict(images).argmax(1)
+        right = answers == data.labels
+        images, labels, answers = images[right], data.labels[right], answers[right]
+        sources = {s: images[labels == s] for s in labels.unique().tolist()}
+        clean = Clean(images, labels, answers, classes, log_margins(classifier, sources, classes))
+        searches, results = Searches(classifier, seed=seed, progress=Silent()), Results()
+        plan = PairWise(refined=classes * (classes - 1))
+        search_pairs(searches, {kind: FAMILIES[kind]()}, clean, results, plan)
     sizes: list[list[float | None]] = [[None] * classes for _ in range(classes)]
-    for (source, target), inversion in result.latest.items():
+    for (source, target), inversion in (results.pairs(kind, 0) | results.pairs(kind, 1)).items():
         sizes[source][target] = None if inversion.size is None else round(inversion.size, 3)
     return sizes
 
@@ -103,15 +96,14 @@ def threshold_for(attack: str) -> float:
     return OF_WANET if attack == "wanet" else THRESHOLD
 
 
-def row(member: Member, seed: int, p_values: dict[str, float]) -> dict[str, Any]:
-    """One victim. ``p_value``: the scan's, None if there is none in the record of detection."""
+def row(member: Member, seed: int) -> dict[str, Any]:
+    """One victim."""
     sizes = smallest(member, seed)
     return {
         "name": member.name,
         "attack": member.card["attack"],
         "setting": member.card["setting"],
         "kind": kind_for(member.card["attack"]),
-        "p_value": p_values.get(member.name),
         "sizes": sizes,
         "scores": scores_of(sizes),
     }
@@ -120,17 +112,16 @@ def row(member: Member, seed: int, p_values: dict[str, float]) -> dict[str, Any]
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line for each victim: pairs above the paper's threshold, and how well the score tells the attacker's apart."""
     made = [
-        "| trigger | setting | threshold | attacker's pairs above it | others above it | AUC | the scan's p-value |",
-        "|---|---|---|---|---|---|---|",
+        "| trigger | setting | threshold | attacker's pairs above it | others above it | AUC |",
+        "|---|---|---|---|---|---|",
     ]
     for one in rows:
         own, others = parted(one)
         limit = threshold_for(one["attack"])
         above = [f"{sum(score > limit for score in scores)} of {len(scores)}" for scores in (own, others)]
         area = mannwhitneyu(own, others).statistic / (len(own) * len(others))
-        p_value = "–" if one["p_value"] is None else f"{one['p_value']:.0e}"
         setting = one["setting"].partition(":")[0]
-        made.append(f"| {one['attack']} | {setting} | {limit:g} | {' | '.join(above)} | {area:.2f} | {p_value} |")
+        made.append(f"| {one['attack']} | {setting} | {limit:g} | {' | '.join(above)} | {area:.2f} |")
     return "\n".join(made)
 
 
@@ -155,8 +146,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         labels = ("other pairs", "the attacker's pairs")
         axis.hist([others, own], edges, stacked=True, color=["0.6", "tab:red"], label=labels)
         axis.axvline(threshold_for(one["attack"]), color="0.2", linewidth=0.8, linestyle="--")
-        p_value = "" if one["p_value"] is None else f"\nscan: p = {one['p_value']:.0e}"
-        axis.set_title(f"{one['attack']}, {one['setting']}{p_value}", fontsize=8)
+        axis.set_title(f"{one['attack']}, {one['setting']}", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.yaxis.get_major_locator().set_params(integer=True)
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -183,19 +173,18 @@ def main() -> None:
     if given.drawn:
         rows = json.loads(given.out.read_text())["results"]["victims"]
     else:
-        p_values = {one["name"]: one["p_value"] for one in json.loads(SCANS.read_text())["results"]["victims"]}
         there = {member.name: member for member in members(given.zoo) if member.whole}
         rows = []
         for name in given.victims:
             if name in there:
-                rows.append(row(there[name], given.seed, p_values))
+                rows.append(row(there[name], given.seed))
                 print(table(rows).splitlines()[-1], flush=True)
         write_record(
             given.out,
             name=given.out.stem,
             script=__file__,
             seed=given.seed,
-            results={"scans": SCANS.name, "victims": rows},
+            results={"victims": rows},
             measures=MEASURES,
         )
     if given.figure:

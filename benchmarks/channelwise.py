@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from halves import selected
 from page import put
 from record import write_record
 from torch import Tensor
 
-from detection import selected
 from untrojan.classifier import Classifier, as_found
 from untrojan.classifier.corrected import PARAMETERS, CorrectedClassifier
 from untrojan.classifier.cost import CostMeter

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from halves import images_for, selected
 from record import write_record
 
-from detection import images_for, selected
 from untrojan.classifier import Classifier
 from untrojan.classifier.cost import CostMeter
 from untrojan.data import load_data
@@ -31,7 +31,7 @@ from untrojan.victims.zoo import Member
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = [
     f"src/untrojan/detection/{name}.py"
-    for name in ("scanner", "evidence", "following", "inversion", "search", "margins", "neural_cleanse", "max_margin")
+    for name in ("plan", "search", "features", "score", "judge", "inversion", "margins", "neural_cleanse", "max_margin")
 ]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from record import write_record
 
-MEASURES = ["src/untrojan/scan_state.py", "src/untrojan/detection/shares.py", "src/untrojan/detection/scanner.py"]
+MEASURES = ["src/untrojan/scan_state.py", "src/untrojan/detection/shares.py", "src/untrojan/detection/search.py"]
 
 
 def command(victim: str, data: str, out: Path, *more: str) -> list[str]:

@@ -3,7 +3,7 @@
 For each family of architectures, and then for each task, score and reference set are made of all other networks
 (``reference_fit.py``), and those that were left out are judged. So a figure says what to expect of a network of a kind
 that nothing was tuned on. All of it is from the committed search tables, in a minute or so. ``--page`` puts the tables
-into docs/reference.md, ``--figure`` draws the p-values of clean networks.
+into docs/detection.md, ``--figure`` draws the p-values of clean networks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from untrojan.intervals import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "benchmarks" / "records" / "left_out.json"
-PAGE = ROOT / "docs" / "reference.md"
+PAGE = ROOT / "docs" / "detection.md"
 BEGIN, END = "<!-- left out: benchmarks/left_out.py -->", "<!-- end of left out -->"
 MEASURES = [
     f"src/untrojan/detection/{name}.py"
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Judge, write the record, and what else is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RECORD)
-    parser.add_argument("--page", action="store_true", help="put the table into docs/reference.md")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/detection.md")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args(arguments)
     chosen = networks()

@@ -14,17 +14,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy, gumbel_r
+from scipy.stats import entropy
 from torch import nn
 
 from oracles.histogram import dense_histogram
 from untrojan.correction.histogram import Bins, soft_histogram
-from untrojan.detection.null import FEWER, NULL, NULL_OF_MANY, TESTS, TESTS_OF_MANY
 from untrojan.detection.reference import built_in
-from untrojan.victims.files import WEIGHTS
 from untrojan.victims.making import build_attack
 from untrojan.victims.recipe import Recipe
-from untrojan.victims.zoo import Member
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -86,20 +83,6 @@ def test_rows_of_an_earlier_record_stay_unless_they_are_measured_again(
     assert record["kept"](tmp_path / "none.json", "rows", [], lambda row: row["name"]) == []
 
 
-def test_a_verdict_stays_if_its_network_is_the_card_s_or_is_made_where_it_is_scanned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    still_of = script("detection", monkeypatch)["still_of"]
-    card = {"attack": "badnet", "setting": "a2o:9", "asr": {"value": 0.99}, "acc": {"value": 0.76}}
-    row = {"attack": "badnet", "setting": "a2o:9", "asr": 0.99, "acc": 0.76}
-    member = Member("cifar10/badnet", tmp_path, card)
-    assert still_of(row | {"acc": 0.75}, member)
-    assert not still_of(row | {"setting": "a2o:8"}, member)
-    (tmp_path / WEIGHTS).touch()
-    assert still_of(row, member)
-    assert not still_of(row | {"acc": 0.75}, member), "trained anew since"
-
-
 def test_a_record_says_what_is_needed(tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     content = written(tmp_path, record, monkeypatch)
     assert next(iter(content)) == "schema"
@@ -148,241 +131,6 @@ def test_the_dense_form_that_it_races_with_is_the_oracle(monkeypatch: pytest.Mon
     )
 
 
-@pytest.mark.parametrize(("group", "null"), [("ten", NULL), ("many", NULL_OF_MANY)])
-def test_the_null_is_the_one_of_the_record(group: str, null: dict[tuple[str, str], tuple[float, ...]]) -> None:
-    results = json.loads((BENCHMARKS / "records" / "calibration.json").read_text())["results"]
-    fits = {tuple(key.split("/")): fit for key, fit in results[group]["null"].items()}
-    assert null == {key: (fit["location"], fit["above"], fit["below"]) for key, fit in fits.items()}, (
-        "run benchmarks/calibration.py --write"
-    )
-    assert [results[g]["union"]["tests"] for g in ("ten", "many")] == [TESTS, TESTS_OF_MANY]
-    assert results["ten"]["fewer"]["factor"] == FEWER
-    assert {test for test, _ in NULL} == {"target", "mixed", "pair", "single", "margin"}
-    assert {test for test, _ in NULL_OF_MANY} == {"target", "mixed", "source", "margin"}
-
-
-def test_a_null_is_fitted_to_the_calibration_half_s_clean_victims(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    of_the_fit = script("calibration", monkeypatch)["of_the_fit"]
-    rows = [
-        {"name": name, "attack": attack, "classes": 10}
-        for name, attack in (("clean-s1", "none"), ("clean-vit-s1", "none"), ("badnet-s1", "badnet"))
-    ]
-    path = tmp_path / "detection.json"
-    for half in ("reporting", "calibration"):
-        path.write_text(json.dumps({"results": {"half": half, "victims": rows}}), encoding="utf-8")
-        if half == "reporting":
-            with pytest.raises(SystemExit, match="of the reporting half"):
-                of_the_fit(path, "ten", [])
-    assert of_the_fit(path, "ten", ["clean-vit-*"]) == rows[:1]
-    assert of_the_fit(path, "ten", []) == rows[:2]
-    assert of_the_fit(path, "many", []) == []
-
-
-def test_the_calibration_finds_a_null_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    calibration = script("calibration", monkeypatch)
-    values = gumbel_r.rvs(0.5, 0.2, size=400, random_state=0)
-    seen = calibration["Seen"]
-    fit = calibration["fitted"]([seen(value) for value in values])
-    assert fit["location"] == pytest.approx(0.5, abs=0.04)
-    assert fit["above"] == pytest.approx(0.2, abs=0.04)
-    assert fit["below"] == pytest.approx(0.2, abs=0.06)
-    heavy = calibration["fitted"]([seen(value) for value in [*values[:100], 3.0]])
-    assert heavy["above"] > 1.5 * heavy["likely_above"], "one that lies far out is not called impossible"
-    assert calibration["fitted"]([seen(value) for value in values], least=0.5)["above"] == 0.5
-
-
-def test_networks_that_know_the_same_count_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred of one task do not outvote many others, and few are all counted."""
-    calibration = script("calibration", monkeypatch)
-    seen, rng = calibration["Seen"], np.random.default_rng(0)
-    one = [seen(value, weight=4 / 200) for value in gumbel_r.rvs(0.2, 0.1, size=200, random_state=rng)]
-    others = [seen(value) for value in gumbel_r.rvs(0.5, 0.3, size=400, random_state=rng)]
-    fit = calibration["fitted"]([*one, *others])
-    assert fit["location"] == pytest.approx(0.5, abs=0.05)
-    assert fit["above"] == pytest.approx(0.3, abs=0.05)
-    assert fit["count_as"] == pytest.approx(404)
-    assert fit["ks_p_value"] > 0.05
-    alike = calibration["fitted"]([seen(value.value) for value in [*one, *others[:40]]])
-    assert alike["location"] == pytest.approx(0.2, abs=0.05), "that is what they would do"
-    victims = [named("digits", seed) for seed in range(200)] + [named("gtsrb?classes=1,2", seed) for seed in (0, 700)]
-    weights = calibration["weights"](victims)
-    assert sum(weights[:200]) == pytest.approx(calibration["OF_A_TASK"])
-    assert weights[200:] == [1.0, 1.0]
-    many = [named(f"gtsrb?classes={i}", i) for i in range(50)]
-    of_both = calibration["weights"]([*victims[:200], *many])
-    assert sum(of_both[200:]) == pytest.approx(calibration["OF_A_TASK"]), "whatever their classes"
-    assert sum(of_both[:200]) == pytest.approx(calibration["OF_A_TASK"])
-    of_one_seed = [named(f"task {i}", 300) for i in range(100)]
-    assert sum(calibration["weights"](of_one_seed, 2.0)) == pytest.approx(2), "they started from the same weights"
-
-
-def named(dataset: str, seed: int) -> dict[str, Any]:
-    return {"dataset": dataset, "name": f"d/clean-{dataset}-s{seed}"}
-
-
-def test_of_fewer_classes_the_scales_are_larger_by_a_factor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The least in tenths by which one in twenty is rare; by whatever task, and nothing that is usual makes it less."""
-    calibration = script("calibration", monkeypatch)
-    draws = gumbel_r.rvs(0.5, 0.2, size=400, random_state=3)
-    null = {"t/x": {"location": 0.5, "above": 0.1, "below": 0.2}}
-
-    def victims(values: Any) -> list[dict[str, Any]]:
-        each = [(named(str(i), seed), {"t/x": entry(x, 0.5)}) for seed, (i, x) in enumerate(values)]
-        return [name | {"attack": None, "values": of, "classes": 5} for name, of in each]
-
-    found = calibration["factor_for_fewer"](victims(enumerate(draws)), null, 1.0)
-    assert found["factor"] == pytest.approx(2.0, abs=0.3)
-    assert 0.03 < found["below_5_percent"] <= 0.05
-    assert calibration["factor_for_fewer"](victims(enumerate(draws - 2)), null, 1.0)["factor"] == 1.0
-    alike = [one | {"values": {"mixed/x": one["values"]["t/x"]}} for one in victims(enumerate(draws))]
-    unchanged = {"mixed/x": null["t/x"]}
-    assert calibration["factor_for_fewer"](alike, unchanged, 1.0)["factor"] == 9.9, "no factor makes these less odd"
-    outlier = victims([(0, 9.0)] * 100)
-    assert calibration["factor_for_fewer"](victims(enumerate(draws[:200] - 2)) + outlier, null, 1.0)["factor"] == 1.0
-
-
-def test_which_null_is_fitted_to_how_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = script("calibration", monkeypatch)["clean_victims"]
-    victims = [{"attack": None, "classes": k} for k in (4, 8, 10, 12, 43)]
-    assert {group: [victim["classes"] for victim in chosen(victims, group)] for group in ("ten", "fewer", "many")} == {
-        "ten": [10],
-        "fewer": [4, 8],
-        "many": [43],
-    }
-
-
-def test_a_law_that_is_seen_in_few_victims_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that a later one takes the place of is left in the victims that have no other."""
-    rng = np.random.default_rng(0)
-    often, seldom, once = "pair/patch", "single/patch", "single/additive"
-    victims = [
-        {
-            "name": f"clean-s{seed}",
-            "attack": "none",
-            "dataset": f"task {seed}",
-            "classes": 10,
-            "values": {
-                key: {"value": float(rng.gumbel(1.0, 0.1)), "p_value": 0.5}
-                for key in ([often, seldom, once][: 1 + (seed < 3) + (seed < 1)])
-            },
-        }
-        for seed in range(12)
-    ]
-    record, out = tmp_path / "detection.json", tmp_path / "calibration.json"
-    record.write_text(json.dumps({"results": {"half": "calibration", "victims": victims}}), encoding="utf-8")
-    old = {"location": 5.0, "above": 0.2, "below": 0.3}
-    out.write_text(json.dumps({"results": {"ten": {"null": {often: old, seldom: old}}}}), encoding="utf-8")
-    script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out)])
-    null = json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"]
-    assert once not in null, "one value tells no law"
-    assert null[seldom] == old
-    assert null[often]["location"] == pytest.approx(1.0, abs=0.2)
-    assert null[often]["victims"] == 12
-    with pytest.raises(SystemExit):  # of a law that this record lacks
-        script("calibration", monkeypatch)["main"]([str(record), "ten", "--unsearched", str(record)])
-    apart, law = tmp_path / "unsearched.json", "single/patch+additive"
-    others = [victim | {"values": {law: {"value": 2 + victim["values"][often]["value"]}}} for victim in victims]
-    apart.write_text(json.dumps({"results": {"half": "calibration", "victims": others}}), encoding="utf-8")
-    script("calibration", monkeypatch)["main"]([str(record), "ten", "--unsearched", str(apart), "--out", str(out)])
-    both = json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"]
-    assert both[law]["location"] == pytest.approx(2 + both[often]["location"], abs=0.01)
-    kept = {often: {"location": 0.9, "above": 0.2, "below": 0.3}, seldom: old, "single/blend": old}
-    out.write_text(json.dumps({"results": {"ten": {"null": kept}}}), encoding="utf-8")
-    script("calibration", monkeypatch)["main"]([str(record), "ten", "--out", str(out), "--only", "target/*"])
-    assert json.loads(out.read_text(encoding="utf-8"))["results"]["ten"]["null"] == kept
-
-
-def test_of_many_classes_too_large_triggers_make_a_null_only_where_there_are_no_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    observations = script("calibration", monkeypatch)["observations"]
-    rows = [
-        {**named("", 0), "classes": 43, "values": {"target/patch": entry(1.0, p), "target/warp": entry(2.0, 1.0)}}
-        for p in (0.3, 1.0)
-    ]
-    seen = {key: [one.value for one in values] for key, values in observations(rows).items()}
-    assert seen == {"target/patch": [1.0], "target/warp": [2.0, 2.0]}
-
-
-def entry(value: float, p_value: float) -> dict[str, float]:
-    return {"value": value, "p_value": p_value}
-
-
-def test_the_largest_of_more_values_says_the_same_of_the_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    calibration = script("calibration", monkeypatch)
-    assert calibration["shift"]("target/patch", 10) == calibration["shift"]("target/patch", 43) == 0
-    assert calibration["shift"]("mixed/patch", 200) == 0, "as many starts as with any other number of classes"
-    draws = gumbel_r.rvs(0.5, 0.2, size=(400, 4), random_state=2)  # of 200 classes: four times the values in effect
-    seen = [calibration["Seen"](row.max(), calibration["shift"]("target/patch", 200)) for row in draws]
-    seen += [calibration["Seen"](value) for value in draws[:, 0]]
-    fit = calibration["fitted"](seen)
-    assert fit["location"] == pytest.approx(0.5, abs=0.04)
-    assert fit["above"] == pytest.approx(0.2, abs=0.03)
-
-
-def test_the_effective_number_of_tests_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    calibration = script("calibration", monkeypatch)
-    draws = gumbel_r.rvs(size=(500, 3), random_state=1)
-    victims = [
-        {
-            **named("", seed),
-            "attack": None,
-            "classes": 10,
-            "values": {f"t/{i}": {"value": x, "p_value": 0.5} for i, x in enumerate(row)},
-        }
-        for seed, row in enumerate(draws)
-    ]
-    null = {f"t/{i}": {"location": 0.0, "above": 1.0, "below": 1.0} for i in range(3)}
-    assert calibration["effective_tests"](victims, null)["tests"] == pytest.approx(3.0, abs=0.3)
-    others = [{"attack": "badnet"}, {"attack": None, "classes": 43}, {"attack": None, "classes": 12}]
-    assert calibration["clean_victims"]([*victims, *others], "ten") == victims
-    assert calibration["clean_victims"]([*victims, *others], "many") == others[1:2]
-
-
-@pytest.mark.parametrize(("group", "null"), [("ten", NULL), ("many", NULL_OF_MANY)])
-def test_the_null_is_written_in_its_place(
-    group: str, null: dict[tuple[str, str], tuple[float, float, float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calibration = script("calibration", monkeypatch)
-    text = calibration["NULL"].read_text()
-    fits = {f"{t}/{k}": dict(zip(calibration["LAW"], law, strict=True)) for (t, k), law in null.items()}
-    tests = TESTS_OF_MANY if group == "many" else TESTS
-    assert calibration["replaced"](text, group, calibration["lines"](fits), tests) == text
-    assert calibration["replaced"](text, group, "", tests) != text
-    assert calibration["replaced"](text, group, calibration["lines"](fits), 2.5) == text.replace(str(tests), "2.5")
-    wider = text.replace(f"FEWER = {FEWER}", "FEWER = 9.9")
-    assert calibration["replaced"](text, group, calibration["lines"](fits), tests, 9.9) == wider != text
-
-
-def victim(name: str, p_value: float, value: float, attack: str | None = None) -> dict[str, Any]:
-    values = {"pair/patch": {"value": value, "p_value": p_value}}
-    asr = None if attack is None else 0.9
-    return {"name": name, "dataset": "d", "attack": attack, "asr": asr, "p_value": p_value, "values": values}
-
-
-def test_the_auc_of_a_single_test_counts_what_is_odd(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = script("detection_table", monkeypatch)
-    clean = [victim(f"c{i}", 0.5, i / 20) for i in range(20)]
-    attacked = [victim("a", 0.01, 2.0, "badnet"), victim("b", 0.6, 0.475, "badnet")]
-    lines = table["by_test"]([*clean, *attacked])
-    assert lines[0] == "| test/kind | AUC, d |"
-    assert lines[2:] == [f"| {table['UNION']} | 0.500 |", "| pair/patch | 0.750 |"]
-    too_large = victim("a", 1.0, 2.0, "badnet")
-    assert table["by_test"]([*clean, too_large])[-1] == "| pair/patch | 0.000 |", "a trigger too large is no evidence"
-    assert table["by_test"](attacked) == []
-    unsearched = {**victim("u", 0.01, 0.0, "badnet"), "values": {}}
-    assert table["by_test"]([*clean, *attacked, unsearched])[-1] == "| pair/patch | 0.750 |", "it was not made of that"
-
-
-def test_the_growth_of_the_cost_is_told_from_the_fewest_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = script("detection_table", monkeypatch)
-    cost = {"verdict": "clean", "images_forward": 5, "seconds": 60.0}
-    rows = [{"name": f"k{k}", "classes": k, "images_forward_backward": 100 * k, **cost} for k in (200, 10)]
-    assert [line.split("|")[5].strip() for line in table["growth"](rows)[2:]] == ["1.0", "20.0"]
-
-
 def test_the_reference_set_of_the_package_is_the_one_of_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = script("reference_fit", monkeypatch)
     made = fit["reference_of"](fit["networks"]())
@@ -412,8 +160,8 @@ def test_a_network_that_is_packed_or_there_is_not_made_again(tmp_path: Path, mon
     made = script("reference_set", monkeypatch)
     waiting = made["waiting"]
     monkeypatch.setitem(waiting.__globals__, "packed_cards", lambda: [{"name": "clean-0001"}])
-    monkeypatch.setitem(waiting.__globals__, "cards_of", lambda work: [{"name": "attacked-0000"}])
-    assert [task[:2] for task in waiting(tmp_path, 3, ["clean", "attacked"])] == [
+    (tmp_path / "attacked-0000.json").write_text("{}")
+    assert [task[:2] for task in waiting(tmp_path, 3)] == [
         ("clean", 0),
         ("attacked", 1),
         ("clean", 2),
@@ -663,8 +411,8 @@ def test_the_scores_of_pairs_are_parted_by_the_attackers_setting(monkeypatch: py
     assert scores == [[None, 100.0, 0.0], [0.0, None, -50.0], [0.0, 0.0, None]]
     own, others = made["parted"]({"scores": scores, "setting": "a2o:1"})
     assert (own, others) == ([100.0, 0.0], [0.0, 0.0, -50.0, 0.0])
-    line = made["table"]([{"attack": "wanet", "setting": "a2o:1", "scores": scores, "p_value": 0.0123}]).splitlines()[2]
-    assert line == "| wanet | a2o | 3 | 1 of 2 | 0 of 4 | 0.81 | 1e-02 |"
+    line = made["table"]([{"attack": "wanet", "setting": "a2o:1", "scores": scores}]).splitlines()[2]
+    assert line == "| wanet | a2o | 3 | 1 of 2 | 0 of 4 | 0.81 |"
 
 
 def test_the_record_of_anomaly_scores_holds_the_scores_of_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

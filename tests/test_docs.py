@@ -52,12 +52,6 @@ def test_plans_can_be_read(name: str) -> None:
     assert len(read_plan(ROOT / name)) > 50
 
 
-def test_the_tables_of_the_scans_are_made_from_their_records(script: Callable[[str], dict[str, Any]]) -> None:
-    made = script("detection_table")
-    assert made["tables"]() in made["PAGE"].read_text(), "run python benchmarks/detection_table.py --write"
-    assert made["tables"]()
-
-
 def test_the_table_of_what_was_left_out_is_made_from_its_record(script: Callable[[str], dict[str, Any]]) -> None:
     made = script("left_out")
     results = json.loads(made["RECORD"].read_text())["results"]

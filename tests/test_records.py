@@ -68,7 +68,7 @@ CARD = GuardCard(
     version="0.1.0",
 )
 PUBLIC = [
-    pytest.param(SCAN, "untrojan-scan-1", id="scan"),
+    pytest.param(SCAN, "untrojan-scan-2", id="scan"),
     pytest.param(EVALUATION, "untrojan-evaluation-1", id="evaluation"),
     pytest.param(CARD, "untrojan-guard-1", id="guard"),
 ]
@@ -99,7 +99,7 @@ def test_json_gives_the_record_back(record: Record, schema: str) -> None:
 def test_another_schema_a_missing_or_a_further_field_is_refused(record: Record, schema: str) -> None:
     content = strict(record.model_dump_json())
     for wrong in (
-        content | {"schema": schema[:-1] + "2"},
+        content | {"schema": schema[:-1] + "9"},
         content | {"more": 1},
         content | {"victim": content["victim"] | {"more": 1}},
         {name: value for name, value in content.items() if name != "version"},
@@ -155,12 +155,17 @@ def test_nan_is_never_written(bad: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("together_with", "words"),
-    [(None, "patch"), ("additive", "patch and additive"), ("additive and blend", "patch, additive and blend")],
+    ("kinds", "words"),
+    [
+        (("patch",), "patch"),
+        (("patch", "additive"), "patch and additive"),
+        (("additive", "patch", "blend"), "additive, patch and blend"),
+    ],
 )
-def test_kinds_that_are_judged_together_are_listed(together_with: str | None, words: str) -> None:
-    said = Evidence(test="single", kind="patch", together_with=together_with, size=1.0, ratio=3.0, p_value=0.01)
-    assert said.kinds == words
+def test_kinds_that_show_a_trigger_are_listed(kinds: tuple[str, ...], words: str) -> None:
+    said = Evidence(scope="pair-wise", kinds=kinds, size=1.0, ratio=3.0, log_odds=2.0)
+    assert said.kinds_in_words == words
+    assert said.kind == kinds[0]
 
 
 def test_sources_of_a_target_are_the_detected_ones_of_all_kinds() -> None:

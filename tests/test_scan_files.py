@@ -73,7 +73,7 @@ def content(**changes: Any) -> bytes:
         (lambda p: p.write_bytes(b"\xff\xfe"), "not a text file"),
         (lambda p: p.write_bytes(b"[1]"), "not a scan report"),
         (lambda p: p.write_bytes(b"[" * 100_000), "not a scan report"),
-        (lambda p: p.write_bytes(content(schema="untrojan-scan-2")), "not a scan report: schema"),
+        (lambda p: p.write_bytes(content(schema="untrojan-scan-1")), "not a scan report: schema"),
         (lambda p: p.write_bytes(content(verdict="maybe")), "not a scan report: verdict"),
         (lambda p: p.write_bytes(content(more=1)), "not a scan report: more"),
         (lambda p: p.write_bytes(content(pairs=[{"source": "x"}])), r"not a scan report: pairs\.0\.source"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from untrojan.detection.pairs import PairSettings
+from untrojan.detection.probes import ProbeSettings
+from untrojan.detection.targets import TargetSettings
 
 import untrojan
 from planted import planted_classifier, planted_images
 from untrojan.detection.inversion import Budget, Inversion
-from untrojan.detection.pairs import PairSettings
-from untrojan.detection.probes import ProbeSettings
-from untrojan.detection.scanner import ScanSettings
-from untrojan.detection.targets import TargetSettings
+from untrojan.detection.plan import ScanSettings
 from untrojan.errors import UsageError
 from untrojan.scan_state import FOLDER, ScanState, scan_key
 from untrojan.triggers import PatchTrigger

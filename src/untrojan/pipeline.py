@@ -19,12 +19,11 @@ from untrojan.correction import CORRECTIONS, TUNINGS
 from untrojan.correction.tuning import Schedule, Tuning
 from untrojan.data.images import image_hashes, require_label_each
 from untrojan.detection.describe import describe
+from untrojan.detection.evidence import evidence_of, pair_scores
 from untrojan.detection.judge import judge
-from untrojan.detection.plan import POOLED, SearchPlan
+from untrojan.detection.plan import ScanSettings
 from untrojan.detection.reestimate import reestimate
-from untrojan.detection.reference import Reference
-from untrojan.detection.rows import evidence_of, pair_scores
-from untrojan.detection.scanner import ScanSettings, scan_pairs, targets_of
+from untrojan.detection.reference import Reference, built_in
 from untrojan.detection.search import search
 from untrojan.detection.shares import Searches, Store
 from untrojan.detection.surrogates import SurrogateSettings
@@ -39,7 +38,7 @@ from untrojan.progress import Progress, Silent
 from untrojan.records import Cost, GuardCard, ScanReport
 from untrojan.stand_ins import Prepared, StandIns, prepare_target, prepare_together
 from untrojan.storage import tensors_sha256
-from untrojan.verdict import doubts, no_better_than_guessing, verdict_on
+from untrojan.verdict import doubts, no_better_than_guessing
 from untrojan.version import version
 
 Method = TypeVar("Method")
@@ -62,15 +61,11 @@ def scan(
     images: clean, uint8 or float in [0, 1], [N, C, H, W], a few hundred; labels: their true classes, int64 [N].
     store: keeps finished shares of the work, so that a scan that was interrupted goes on from there with the same
     result. budget: seconds after which the search ends, whatever it has reached; then a victim in which nothing was
-    found is inconclusive. reference: judge the searches by these clean models, in place of the built-in null; then the
-    searches are those of a ``SearchPlan``, and ``settings`` count for nothing. The classifier, its modes and the global
-    random state are as found afterwards.
+    found is inconclusive. reference: the clean models that it is compared with; None for those of this package. The
+    classifier, its modes and the global random state are as found afterwards.
     Raises DataError, ShapeError.
     """
-    progress = progress or Silent()
-    if reference is not None:
-        return _scan_by_reference(classifier, images, labels, seed, progress, store, budget, reference)
-    settings = settings or ScanSettings()
+    settings, progress = settings or ScanSettings(), progress or Silent()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         with as_found(classifier):  # its hash is that of buffers which no pass has changed
@@ -79,81 +74,33 @@ def scan(
         victim = victim_info(classifier, images)
         found = None
         if doubt is None:
-            searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
-            with folded(classifier, images):
-                found = scan_pairs(
-                    searches, images[known], labels[known], answers[known], settings, classes=victim.classes
-                )
-    accuracy = float((answers == labels).float().mean())
-    verdict, reason = (
-        ("inconclusive", str(doubt)) if found is None else verdict_on(found, settings, victim.classes, accuracy)
-    )
-    if found is not None and verdict != "backdoor":  # what is odd then is evidence, and no attack's pairs
-        pairs = tuple(pair.model_copy(update={"detected": False}) for pair in found.pairs)
-        found = replace(found, pairs=pairs, triggers={})
-    report = ScanReport(
-        verdict=verdict,
-        reason=reason,
-        p_value=None if found is None else found.p_value,
-        targets=() if found is None else targets_of(found.pairs),
-        pairs=() if found is None else found.pairs,
-        evidence=() if found is None else found.evidence,
-        unreached=() if found is None else found.unreached,
-        cost=meter.cost(),
-        victim=victim,
-        images=len(images),
-        seed=seed,
-        settings=settings.suited_to(victim.classes).as_dict(),
-        version=version(),
-    )
-    return report if found is None else report.with_triggers(found.triggers)
-
-
-def _scan_by_reference(
-    classifier: Classifier,
-    images: Tensor,
-    labels: Tensor,
-    seed: int,
-    progress: Progress,
-    store: Store | None,
-    budget: float | None,
-    reference: Reference,
-) -> ScanReport:
-    """The searches into a table, and the verdict from that and the reference set alone."""
-    plan = SearchPlan()
-    with as_found(classifier), CostMeter(classifier) as meter:
-        images, labels = _checked(classifier, images, labels)
-        with as_found(classifier):
-            _require_searchable(classifier, images)
-            doubt, known, answers = doubts(classifier, images, labels)
-        victim = victim_info(classifier, images)
-        table = None
-        if doubt is None:
             network = describe(classifier, images, labels, victim.classes, seed)
             searches = Searches(classifier, seed=seed, progress=progress, store=store, deadline=budget)
             with folded(classifier, images):
-                found = search(searches, network, images[known], labels[known], answers[known], plan)
+                found = search(searches, network, images[known], labels[known], answers[known], settings)
                 table = replace(found.table, victim=victim.sha256, version=version())
-                ruling = judge(table, reference)
+                ruling = judge(table, reference or built_in(), settings.alpha)
                 right = known & (answers == labels)
                 triggers = reestimate(
-                    searches, ruling.named, table, found.triggers, images[right], labels[right], POOLED
+                    searches, ruling.named, table, found.triggers, images[right], labels[right], settings.pooled
                 )
     about: dict[str, Any] = {
+        "accuracy": float((answers == labels).float().mean()),
         "cost": meter.cost(),
         "victim": victim,
         "images": len(images),
         "seed": seed,
-        "settings": plan.suited_to(victim.classes).as_dict(),
+        "settings": settings.suited_to(victim.classes).as_dict(),
         "version": version(),
     }
-    if table is None:
+    if found is None:
         return ScanReport(verdict="inconclusive", reason=str(doubt), targets=(), pairs=(), **about)
     members = [member for one in ruling.named for member in one.members]
     return ScanReport(
         verdict=ruling.verdict,
         reason=ruling.reason,
         p_value=ruling.p_value,
+        score=ruling.score,
         targets=tuple(sorted({member.target for member in members})),
         pairs=pair_scores(table, members),
         evidence=evidence_of(ruling, table),

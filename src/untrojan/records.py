@@ -41,38 +41,36 @@ class PairScore(Record):
 
 
 class Evidence(Record):
-    """One trigger against those it was compared with.
+    """One hypothesis about an attack, and what speaks for it.
 
-    test: "target", one from all classes into ``target``; "mixed", one from all classes to whatever other one; "pair",
-    from ``source`` to ``target``; "single", the same, if sparing images of other classes counts as well; "source", from
-    ``source`` to whatever other one; "margin", no trigger: how far the logit of ``target`` can be brought above all
-    others. size: in its kind's norm, or that margin; ratio: how many times smaller than what its test compares it with
-    (of pairs by the measure of how far apart they are), a margin how many times larger, a single pair's trigger how
-    many times odder than others, one for all classes odder, too, if it sends each to one of its own, and one with
-    ``foreign`` odder for this; together_with: the kind, or both, whose trigger for the same classes is judged together
-    with this one, ``ratio`` being the geometric mean; p_value: how often the most extreme of this test and kind is at
-    least as extreme in an honest classifier, before the correction for the number of tests; foreign: how much of what
-    the trigger changes inside the network lies in no direction in which the classes differ, from 0 to 1, where that
-    counts and could be measured (about .37 in honest classifiers); where kinds are judged together, of ``kind``'s
-    trigger.
+    scope: "target-wise", one trigger from all classes into ``target``; "pair-wise", from ``source`` to ``target``;
+    "untargeted", from all classes to one other each. kinds: of trigger that show it, the clearest first; size: of the
+    smallest trigger of that kind, in its norm; ratio: how many times smaller than this classifier's others of the scope
+    (of untargeted ones, than those into one class). log_odds: by how much likelier it is an attack's than not among the
+    reference models; p_value: how often the likeliest hypothesis of the scope is as likely in a clean reference model,
+    None of one that is not the likeliest. off_subspace: share of the activation shift outside the span of the class
+    means, from 0 to 1, where it could be measured; it is compared within the classifier alone.
     """
 
-    test: Literal["target", "mixed", "pair", "single", "source", "margin"]
-    kind: str
-    together_with: str | None = None
+    scope: Literal["target-wise", "pair-wise", "untargeted"]
+    kinds: tuple[str, ...]
     source: int | None = None
     target: int | None = None
     size: float
     ratio: float
-    p_value: float
-    foreign: float | None = None
+    log_odds: float
+    p_value: float | None = None
+    off_subspace: float | None = None
 
     @property
-    def kinds(self) -> str:
-        """The kind, or all that are judged together, in words."""
-        if self.together_with is None:
-            return self.kind
-        return f"{self.kind}{',' if ' and ' in self.together_with else ' and'} {self.together_with}"
+    def kind(self) -> str:
+        """The clearest kind."""
+        return self.kinds[0]
+
+    @property
+    def kinds_in_words(self) -> str:
+        """All kinds, such as "patch and additive"."""
+        return " and ".join([", ".join(self.kinds[:-1]), self.kinds[-1]] if len(self.kinds) > 1 else self.kinds)
 
 
 class VictimInfo(Record):
@@ -89,17 +87,20 @@ class VictimInfo(Record):
 class ScanReport(Record):
     """The answer of a scan: ``verdict``, and what it rests on.
 
-    p_value: how often an honest classifier looks as odd as this one, all tests considered; evidence: the clearest
-    finding of each test first; unreached: what the time allowed did not suffice for; tensors_sha256: of the
-    triggers, which are in a file beside it.
+    p_value: how often a clean reference model scores as high as this classifier; score: the classifier's, -log of how
+    rare its rarest scope is. evidence: the named hypotheses first; unreached: what the time allowed did not suffice
+    for; accuracy: of the classifier on the clean images, from 0 to 1; tensors_sha256: of the triggers, which are in a
+    file beside it.
 
     Not part of the JSON: ``triggers`` holds, per detected (target, kind), the trigger re-estimated on all its detected
-    sources; ``table`` what the searches found, raw, of a scan with a reference set.
+    sources; ``table`` what the searches found, raw, which lies beside it as search.parquet.
     """
 
-    schema_: Literal["untrojan-scan-1"] = Field("untrojan-scan-1", alias="schema")
+    schema_: Literal["untrojan-scan-2"] = Field("untrojan-scan-2", alias="schema")
     verdict: Literal["backdoor", "clean", "inconclusive"]
     p_value: float | None = None
+    score: float | None = None
+    accuracy: float | None = None
     reason: str
     targets: tuple[int, ...]
     pairs: tuple[PairScore, ...]
@@ -125,7 +126,7 @@ class ScanReport(Record):
 
     @property
     def table(self) -> Any:
-        """The search table (``detection.table.SearchTable``); None if there is none, or it was not read."""
+        """The search table (``detection.table.SearchTable``); None if nothing was searched, or it was not read."""
         return self._table
 
     def with_triggers(self, triggers: Mapping[tuple[int, str], Trigger], table: Any = None) -> ScanReport:

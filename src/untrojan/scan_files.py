@@ -1,4 +1,4 @@
-"""A scan on disk: ``scan.json``, ``triggers.safetensors`` and, if it has a search table, ``search.parquet``."""
+"""A scan on disk: ``scan.json``, ``triggers.safetensors`` and ``search.parquet``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FORMAT = "untrojan-triggers-1"
 
 
 def save_scan(directory: str | Path, report: ScanReport) -> None:
-    """Write the report, its triggers and its search table; tensors are named ``TARGET/KIND/TENSOR``. Raises
-    OutputError."""
+    """Write the report, its triggers and, if something was searched, the search table; tensors are named
+    ``TARGET/KIND/TENSOR``. Raises OutputError."""
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in report.tensors().items()}
     metadata = {"format": FORMAT, "victim": report.victim.sha256}
     write_bytes(Path(directory) / TRIGGERS, pack_safetensors(tensors, metadata))

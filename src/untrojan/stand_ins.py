@@ -10,31 +10,28 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.correction.base import Task
-from untrojan.detection.evidence import EVEN
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, most_sent, surrogates_for
 from untrojan.errors import DataError, InconclusiveError
 from untrojan.progress import Progress
-from untrojan.records import Cost, Evidence, ScanReport
+from untrojan.records import Cost, ScanReport
 from untrojan.triggers import Trigger
 
 
-def kinds_for(report: ScanReport, target: int, odd: float) -> list[str]:
-    """The kinds of trigger to invert stand-ins of: the one that the target was detected by, and any other of which the
-    smallest trigger from all classes into it is unusual as well, with a p-value below ``odd``.
+def kinds_for(report: ScanReport, target: int) -> list[str]:
+    """The kinds of trigger to invert stand-ins of: the one that the target was detected by, and all others in which
+    the triggers into it are anomalous.
 
     The scan ascribes a target to one kind. An attacker's trigger may be none of them, such as a strong perturbation of
-    few pixels, which is odd both as a patch and as a perturbation, and stand-ins of one kind leave a part of it. A
-    blend is taken only where nothing else is: whatever moves all pixels a little is odd as one.
+    few pixels, which is anomalous both as a patch and as a perturbation, and stand-ins of one kind leave a part of it.
     """
     detected = {p.kind for p in report.pairs if p.detected and p.target == target}
-    also = {e.kind for e in _of_one_kind(report, "target", odd) if e.target == target}
-    return sorted(detected | also)
+    return sorted(detected | _anomalous(report, target))
 
 
-def _of_one_kind(report: ScanReport, test: str, odd: float) -> list[Evidence]:
-    """What is unusual about a kind alone, a blend excepted."""
-    alone = [e for e in report.evidence if e.test == test and e.together_with is None and e.kind not in EVEN]
-    return [e for e in alone if e.p_value < odd]
+def _anomalous(report: ScanReport, target: int | None) -> set[str]:
+    """The kinds in which the likeliest triggers into a class, or to whatever other, are anomalous."""
+    about = [e for e in report.evidence if e.target == target and (target is not None or e.scope == "untargeted")]
+    return {kind for e in about if e.target in report.targets or e.target is None for kind in e.kinds}
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def prepare_target(
     few = has_few_sources(report, target, labels, settings)
     surrogates = surrogates_for(
         classifier,
-        kinds_for(report, target, settings.odd_kind),
+        kinds_for(report, target),
         images[among],
         target,
         settings.for_few_sources() if few else settings,
@@ -112,8 +109,8 @@ def prepare_together(
 
     An all-to-all attack has one trigger, which sends each class to its own target. Searched on all of them at once it
     is pinned down by as many times the images as on the sources of one target, and by what every class obeys. Stand-ins
-    are of the kinds of ``kinds_for``, and of those of which a trigger for all classes to any other is unusual. images,
-    labels: as for ``prepare_target``; seeds: of the searches for a target alone, of which the corrections go on.
+    are of the kinds of ``kinds_for``, and of those of which an untargeted trigger is anomalous. images, labels: as for
+    ``prepare_target``; seeds: of the searches for a target alone, of which the corrections go on.
     """
     few = [t for t in report.targets if has_few_sources(report, t, labels, settings)]
     if len(few) < 2:
@@ -121,8 +118,8 @@ def prepare_together(
     shown = {t: images[_of_sources(report, t, labels)] for t in few}
     together = torch.cat(list(shown.values()))
     aims = torch.cat([torch.full((len(x),), t, device=images.device) for t, x in shown.items()])
-    kinds = {kind for t in few for kind in kinds_for(report, t, settings.odd_kind)}
-    kinds |= {e.kind for e in _of_one_kind(report, "mixed", settings.odd_kind)}
+    kinds = {kind for t in few for kind in kinds_for(report, t)}
+    kinds |= _anomalous(report, None)
     generator = torch.Generator().manual_seed(min(seeds.values()))
     try:
         surrogates = surrogates_for(

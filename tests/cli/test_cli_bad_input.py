@@ -253,7 +253,7 @@ def test_trigger_of_another_size(refuse, victim_folder, images_folder, tmp_path)
 
 def test_scan_that_is_none(refuse, victim_folder, images_folder, tmp_path):
     (tmp_path / "scan").mkdir()
-    (tmp_path / "scan" / "scan.json").write_text('{"schema": "untrojan-scan-2"}')
+    (tmp_path / "scan" / "scan.json").write_text('{"schema": "untrojan-scan-1"}')
     line = refuse(
         2, "repair", victim_folder, "--clean", images_folder, "--scan", tmp_path / "scan", "--out", tmp_path / "g"
     )

@@ -24,7 +24,7 @@ def test_scan_ends_with_its_verdict(run, scanned, victim_folder, images_folder, 
     ended = run("scan", victim_folder, "--clean", images_folder, "--format", "json", "--seed", "5")
     assert ended.code == code
     found = json.loads(ended.out)
-    assert (found["schema"], found["verdict"]) == ("untrojan-scan-1", verdict)
+    assert (found["schema"], found["verdict"]) == ("untrojan-scan-2", verdict)
     assert calls[0]["seed"] == 5
     assert calls[0]["images"].shape == (48, 1, 8, 8)
     assert sorted(calls[0]["labels"].unique().tolist()) == [0, 1, 2]

@@ -16,7 +16,7 @@ from untrojan.classifier import as_found
 from untrojan.correction import CORRECTIONS, TUNINGS, Task
 from untrojan.detection.detectors import detectors
 from untrojan.detection.inversion import Budget, Problem, invert
-from untrojan.detection.scanner import FAMILIES
+from untrojan.detection.plan import FAMILIES
 from untrojan.errors import UsageError
 from untrojan.progress import Silent
 from untrojan.setting import Setting

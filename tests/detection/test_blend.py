@@ -8,10 +8,9 @@ from torch import nn
 
 import untrojan
 from untrojan.classifier import Classifier, as_found
-from untrojan.detection import scanner
 from untrojan.detection.blend import BlendFamily
 from untrojan.detection.inversion import Budget, Problem, invert
-from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.plan import ScanSettings
 from untrojan.triggers import BlendTrigger
 
 SHAPE = (1, 8, 8)
@@ -122,24 +121,13 @@ def test_a_faint_picture_from_each_class_to_the_next_is_found() -> None:
     assert all(p.target == (p.source + 1) % CLASSES for p in report.pairs if p.detected)
 
 
-def test_a_scan_looks_at_where_it_sends_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = max(e.ratio for e in scanned(torch.eye(CLASSES).roll(1, 1)).evidence if e.test == "mixed")
-    monkeypatch.setattr(scanner, "destinations", lambda *_: {})
-    untold = max(e.ratio for e in scanned(torch.eye(CLASSES).roll(1, 1)).evidence if e.test == "mixed")
-    assert told > 1.5 * untold
-
-
-def test_the_same_network_without_it_is_honest() -> None:
+def test_the_same_network_without_it_is_clean() -> None:
     report = scanned(torch.eye(CLASSES), strength=0)
     assert report.verdict == "clean"
     assert report.p_value > 0.05
 
 
-def test_many_classes_are_not_searched_for_it_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_classes_are_not_searched_for_it() -> None:
     settings = ScanSettings()
     assert "blend" in settings.suited_to(20).kinds
     assert settings.suited_to(21).kinds == ("patch", "additive", "warp")
-    monkeypatch.setattr(scanner, "MANY", CLASSES - 1)
-    report = scanned(torch.eye(CLASSES), strength=0)
-    assert report.settings["kinds"] == ()
-    assert not report.pairs

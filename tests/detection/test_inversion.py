@@ -13,7 +13,7 @@ from untrojan.classifier import Classifier, as_found
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.inversion import Budget, OutOfTimeError, Problem, invert
 from untrojan.detection.patch import PatchFamily
-from untrojan.detection.scanner import FAMILIES
+from untrojan.detection.plan import FAMILIES
 from untrojan.detection.warp import WarpFamily
 from untrojan.triggers import AdditiveTrigger, PatchTrigger, WarpTrigger
 

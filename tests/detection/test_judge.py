@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
+from untrojan.detection.evidence import evidence_of, pair_scores
 from untrojan.detection.features import pair_hypotheses
 from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
 from untrojan.detection.localise import kinds_of, members_of, named
 from untrojan.detection.reference import Reference
-from untrojan.detection.rows import evidence_of, pair_scores
 from untrojan.detection.table import Likeness
 from untrojan.detection.table_files import read_tables, write_tables
 
@@ -165,11 +165,11 @@ def test_a_report_shows_the_likeliest_of_every_scope(reference: Reference) -> No
     made = table(10, 99, target=1)
     ruling = judge(made, reference)
     rows = evidence_of(ruling, made)
-    own = next(row for row in rows if row.test == "target")
+    own = next(row for row in rows if row.scope == "target-wise")
     assert (own.target, own.source) == (1, None)
     assert own.ratio > 3
     assert rows[0].p_value < 0.01
-    assert {row.test for row in rows} == {"target", "single", "mixed"}
+    assert {row.scope for row in rows} == set(WEIGHTS)
     members = [m for one in ruling.named for m in one.members]
     scores = pair_scores(made, members)
     assert {(p.source, p.target) for p in scores if p.detected} == pairs_of(ruling)

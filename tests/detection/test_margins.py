@@ -7,8 +7,6 @@ import torch
 
 from planted import CLASSES, planted_classifier, planted_images
 from untrojan.classifier import as_found
-from untrojan.detection.comparisons import margin_findings
-from untrojan.detection.evidence import Finding, with_triggers
 from untrojan.detection.margins import largest_margins
 from untrojan.detection.shares import Searches
 from untrojan.progress import Silent
@@ -25,9 +23,8 @@ def margins(strength: float, deadline: float | None = None) -> tuple[np.ndarray,
 def test_the_planted_target_reaches_the_largest_margin() -> None:
     attacked, _ = margins(30.0)
     assert attacked.argmax() == 2
-    found = margin_findings(attacked)
-    assert max(found, key=lambda f: f.value).target == 2
-    assert max(f.value for f in found) > 2 * max(f.value for f in margin_findings(margins(0.0)[0]))
+    others = np.delete(attacked, 2)
+    assert attacked[2] > 2 * others.max() > 1.5 * others.min()
 
 
 def test_margins_are_found_again_and_cannot_exceed_what_the_pixels_allow() -> None:
@@ -42,21 +39,6 @@ def test_without_time_it_says_so() -> None:
     reached, unreached = margins(30.0, deadline=0.0)
     assert np.isnan(reached).all()
     assert unreached == ["margins (5 of 5)"]
-    assert margin_findings(reached) == []
-
-
-def test_classes_that_cannot_be_reached_are_no_evidence_against_the_others() -> None:
-    usual = np.array([9.0, 10.0, 11.0, 10.5, 9.5, -4.0, 0.0, np.nan])
-    assert {f.target for f in margin_findings(usual)} == set(range(7))
-    assert max(f.value for f in margin_findings(usual)) < 0.3
-
-
-def test_a_margin_is_followed_by_the_oddest_trigger_into_its_class() -> None:
-    margin = Finding("margin", "margin", 2.0, 30.0, 10, target=4)
-    targets = [Finding("target", kind, value, 1.0, 10, target=4) for kind, value in (("patch", 0.2), ("warp", 0.6))]
-    other = Finding("target", "patch", 3.0, 1.0, 10, target=5)
-    assert with_triggers([margin], [*targets, other, margin]) == [targets[1]]
-    assert with_triggers([margin, other], [other, margin]) == [other]
 
 
 def test_margins_do_not_depend_on_the_process_state() -> None:

@@ -78,14 +78,13 @@ def test_all_targets_of_one_trigger_get_the_same_stand_ins_each_for_its_own_imag
     assert one.surrogates.held_out
 
 
-def test_they_are_of_every_kind_of_which_a_trigger_for_all_classes_is_unusual() -> None:
-    def kinds(p_value: float, together_with: str | None = None) -> set[str]:
-        said = {"test": "mixed", "kind": "additive", "size": 1.0, "ratio": 3.0}
-        evidence = Evidence(**said, p_value=p_value, together_with=together_with)
+def test_they_are_of_every_kind_in_which_an_untargeted_trigger_is_anomalous() -> None:
+    def kinds(**said: object) -> set[str]:
+        evidence = Evidence.model_validate({"size": 1.0, "ratio": 3.0, "log_odds": 2.0, **said})
         return {t.kind for t in together({1: 0, 2: 1}, evidence=(evidence,))[1].surrogates.shown}
 
-    assert kinds(0.001) == {"patch", "additive"}
-    assert kinds(0.5) == kinds(0.001, "patch") == {"patch"}
+    assert kinds(scope="untargeted", kinds=("additive",)) == {"patch", "additive"}
+    assert kinds(scope="target-wise", kinds=("additive",), target=4) == {"patch"}
 
 
 def test_a_target_that_the_trigger_does_not_serve_is_left_to_itself() -> None:

@@ -16,7 +16,7 @@ from untrojan.bench.machine import Machine
 from untrojan.bench.methods import Method, method_for
 from untrojan.bench.plan import MethodSpec, Plan, Settings, every_method, every_setting
 from untrojan.bench.victims import BenchVictim
-from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.plan import ScanSettings
 from untrojan.errors import CheckpointError, UsageError
 from untrojan.records import Cost, Evaluation, Record
 from untrojan.storage import read_text, write_bytes

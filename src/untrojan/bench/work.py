@@ -12,7 +12,7 @@ from untrojan.bench.machine import commit, this_machine, versions
 from untrojan.bench.methods import Given, Shield
 from untrojan.classifier import Classifier
 from untrojan.data import ImageSet, balanced_sample, load_data, split_defence
-from untrojan.detection.scanner import ScanSettings
+from untrojan.detection.plan import ScanSettings
 from untrojan.detection.surrogates import SurrogateSettings
 from untrojan.errors import CheckpointError, DataError, InconclusiveError, UntrojanError, UsageError
 from untrojan.evaluation.evaluate import evaluate

@@ -26,7 +26,12 @@ def scan(
     data_dir: options.DataFolder = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Write scan.json, triggers.safetensors and report.html there."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Write scan.json, search.parquet, triggers.safetensors and report.html there.",
+        ),
     ] = None,
     model: options.Model = None,
     weights: options.Weights = None,
@@ -49,8 +54,8 @@ def scan(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Judge by these clean models, which untrojan calibrate wrote.",
-            show_default="the built-in null",
+            help="Clean models to compare with, as untrojan calibrate wrote them.",
+            show_default="those of this package",
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -66,9 +71,8 @@ def scan(
     classifier = load_victim(victim, model=model, weights=weights, mean=mean, std=std, shape=shape, device=device)
     data = load_fitting(classifier, clean, limit=limit, seed=seed)
 
-    from untrojan.detection.plan import SearchPlan
+    from untrojan.detection.plan import ScanSettings
     from untrojan.detection.reference import read_reference
-    from untrojan.detection.scanner import ScanSettings
     from untrojan.pipeline import scan as search
     from untrojan.report import ReportContent, render_html, render_json
     from untrojan.report_pictures import trigger_pictures
@@ -79,8 +83,7 @@ def scan(
     compared = None if reference is None else read_reference(reference)
     state = None
     if out is not None:
-        searched = ScanSettings() if compared is None else SearchPlan()
-        key = scan_key(classifier.sha256(), data.hashes(), data.labels, seed, searched)
+        key = scan_key(classifier.sha256(), data.hashes(), data.labels, seed, ScanSettings())
         state = ScanState(out, key, resume=resume)
     try:
         with progress_shown(quiet) as progress:

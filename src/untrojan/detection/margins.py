@@ -15,7 +15,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.classifier.gradients import input_gradient
-from untrojan.detection.anomaly import Array
+from untrojan.detection.ranking import Array
 from untrojan.detection.shares import Searches
 
 STARTS, STEPS, RATE, BATCH = 6, 60, 0.3, 240

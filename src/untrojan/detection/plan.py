@@ -119,5 +119,10 @@ class SearchPlan:
         return asdict(self)
 
 
-POOLED = Budget(steps=38, images=14, level=0.7, patience=38)
-"""The search for the trigger of a target from all its sources, once these are known."""
+@dataclass(frozen=True, kw_only=True)
+class ScanSettings(SearchPlan):
+    """A plan, and what is done with what it finds. alpha: the verdict is "backdoor" where the p-value is below; pooled:
+    the search for the trigger of a target from all its sources, once these are known."""
+
+    alpha: float = 0.01
+    pooled: Budget = field(default_factory=lambda: Budget(steps=38, images=14, level=0.7, patience=38))

@@ -31,8 +31,6 @@ class SurrogateSettings:
     shifted ones are added, of those that still move a share of ``copy_level`` of the images; held_out: allowances of
     triggers that no correction sees, for the check of the finished guard. A search that ends at more than ``growth``
     times the size that it should have reached has found something else, and counts for nothing; None keeps all.
-    odd_kind: kinds by which the target was not detected are taken too if their smallest trigger into it is unusual,
-    with a p-value below this.
 
     If no more than ``few_sources`` (a share) of the other classes are detected sources, the guard's answers are limited
     to these and to the classes of which the smallest triggers move a share of ``moved_level``, tried on
@@ -44,7 +42,6 @@ class SurrogateSettings:
     allowances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     held_out: tuple[float, ...] = (1.75, 3.5)
     growth: float | None = None
-    odd_kind: float = 0.02
     copies: int = 8
     copy_level: float = 0.8
     few_sources: float = 0.34
@@ -62,7 +59,6 @@ class SurrogateSettings:
         if self.growth is not None and not self.growth > 0:
             raise UsageError("stand-ins: growth is larger than 0")
         shares = (
-            self.odd_kind,
             self.copy_level,
             self.few_sources,
             self.few_level,
@@ -70,7 +66,7 @@ class SurrogateSettings:
             self.shared_level,
         )
         if not all(0 <= share <= 1 for share in shares):
-            raise UsageError("stand-ins: odd_kind, few_sources and the levels are from 0 to 1")
+            raise UsageError("stand-ins: few_sources and the levels are from 0 to 1")
 
     @classmethod
     def paper(cls) -> SurrogateSettings:

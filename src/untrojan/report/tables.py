@@ -64,8 +64,8 @@ def top_pairs(pairs: Sequence[PairScore], limit: int) -> tuple[PairScore, ...]:
 
 
 def clearest(scan: ScanReport, limit: int = 6) -> tuple[Evidence, ...]:
-    """The clearest findings, the one with the smallest p-value first."""
-    return tuple(sorted(scan.evidence, key=lambda e: e.p_value)[:limit])
+    """The named hypotheses and the likeliest others, in the scan's order."""
+    return scan.evidence[:limit]
 
 
 def rate_rows(evaluation: Evaluation) -> tuple[RateRow, ...]:

@@ -105,12 +105,13 @@ class _Printer:
         rows = clearest(scan)
         if not rows:
             return
-        self._heading("The most unusual triggers")
+        self._heading("The most anomalous triggers")
         table = self._table("kind", "images of", "sent to", "size", "ratio", "p-value", right=(3, 4, 5))
         for row in rows:
             start = "all classes" if row.source is None else ClassName.of(content.victim, row.source).short
-            end = "any other" if row.target is None else ClassName.of(content.victim, row.target).short
-            cells = (row.kinds, start, end, number(row.size), f"{number(row.ratio)}x", small(row.p_value))
+            end = "one other each" if row.target is None else ClassName.of(content.victim, row.target).short
+            rare = "" if row.p_value is None else small(row.p_value)
+            cells = (row.kinds_in_words, start, end, number(row.size), f"{number(row.ratio)}x", rare)
             table.add_row(*(self._text(cell) for cell in cells))
         self._show(table)
 

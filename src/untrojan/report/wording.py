@@ -198,15 +198,18 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "p-value",
-        "how often a classifier without a backdoor looks as odd as this one. The scan's own takes into account how "
-        "many triggers were tried; those in the table are of one kind of search each.",
+        "how often a clean reference model scores as high as this classifier. Those in the table are of one scope "
+        "each: triggers into a class, of a pair of classes, or of a mapping.",
+    ),
+    (
+        "Reference model",
+        "a clean classifier that the scan is calibrated on. They are of many architectures, tasks and ways of "
+        "training, and each is only ever compared with itself before its score is compared with others'.",
     ),
     (
         "Ratio",
-        "how many times smaller a trigger is than others of this classifier: for all classes into one, than the "
-        "smallest of those into the others; to any other, than the easiest but one of those; for a pair, than both its "
-        "classes and their margin let expect. Of a blend: than the next smallest. Of a margin: how many times larger "
-        "than other classes'.",
+        "how many times smaller a trigger is than the median of this classifier's others for the same: into one class, "
+        "or of a pair of classes; of one that sends each class to one other, than those into one class.",
     ),
     ("ACC", "accuracy: share of clean test images that get their true class. High is good."),
     (

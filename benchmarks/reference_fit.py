@@ -40,25 +40,25 @@ RIDGE = 1.0
 some scopes it keeps a weight from resting on one of them."""
 FEATURES = {
     "target-wise": (
-        "joint below",
-        "joint next",
-        "clearest next",
-        "blend next",
-        "warp next",
-        "joint inside",
+        "joint lead",
+        "clearest lead",
+        "blend lead",
+        "warp lead",
+        "joint under",
+        "joint outside",
         "joint universal",
         "reach",
     ),
     "pair-wise": (
-        "joint below",
-        "joint next",
+        "joint lead",
+        "joint under",
         "joint spares",
-        "joint inside",
+        "joint outside",
         "joint unexpected",
         "joint alone",
-        "blend next",
+        "blend lead",
     ),
-    "untargeted": ("joint below", "blend below", "warp below", "mapping", "joint inside"),
+    "untargeted": ("joint under", "blend under", "warp under", "mapping", "joint outside"),
 }
 """What the score of each scope is made of."""
 Array = NDArray[np.float64]
@@ -116,13 +116,15 @@ def networks() -> list[Network]:
 
 def weights_of(chosen: Sequence[Network]) -> dict[str, dict[str, float]]:
     """The weights of every scope, from networks that were fed right."""
-    examples = [n for n in chosen if n.fed == "right" and n.learnt and n.card["classes"] >= FEWEST]
-    return {scope: _regression(scope, examples) for scope in SCOPES}
+    return {scope: regression(scope, chosen, FEATURES[scope]) for scope in SCOPES}
 
 
-def _regression(scope: str, chosen: Sequence[Network]) -> dict[str, float]:
+def regression(scope: str, chosen: Sequence[Network], features: Sequence[str]) -> dict[str, float]:
+    """The weights of a scope's features, from networks that were fed right."""
     rows, truth, offset = [], [], []
     for network in chosen:
+        if network.fed != "right" or not network.learnt or network.card["classes"] < FEWEST:
+            continue
         own = network.found[scope]
         for hypothesis in own:
             is_true = network.truth(hypothesis)
@@ -130,7 +132,7 @@ def _regression(scope: str, chosen: Sequence[Network]) -> dict[str, float]:
                 rows.append(hypothesis.values)
                 truth.append(float(is_true))
                 offset.append(-math.log(len(own)))
-    names = sorted({name for row in rows for name in row} & set(FEATURES[scope]))
+    names = sorted({name for row in rows for name in row} & set(features))
     values = np.clip(np.array([[row.get(name, 0.0) for name in names] for row in rows]), -MOST, MOST)
     scale = values.std(0) + 1e-9
     weights, intercept = _logistic(values / scale, np.array(truth), np.array(offset))

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from untrojan.detection.pairs import PairSettings
-from untrojan.detection.probes import ProbeSettings
-from untrojan.detection.targets import TargetSettings
 
 import untrojan
 from planted import planted_classifier, planted_images
 from untrojan.detection.inversion import Budget, Inversion
-from untrojan.detection.plan import ScanSettings
+from untrojan.detection.plan import PairWise, ScanSettings, TargetWise, Untargeted
 from untrojan.errors import UsageError
 from untrojan.scan_state import FOLDER, ScanState, scan_key
 from untrojan.triggers import PatchTrigger
 
 QUICK = ScanSettings(
     kinds=("patch", "warp"),
-    targets=TargetSettings(screening=Budget(steps=40, images=16, level=0.75), of_few={}),
-    pairs=PairSettings(screening={"patch": Budget(steps=30, images=6)}),
-    probes=ProbeSettings(search=Budget(steps=30, images=24, level=0.6)),
+    target_wise=TargetWise(
+        first={kind: Budget(steps=40, images=16, level=0.75) for kind in ("patch", "warp")}, again={}
+    ),
+    pair_wise=PairWise(first={"patch": Budget(steps=30, images=6)}),
+    untargeted=Untargeted(search=Budget(steps=30, images=24, level=0.6)),
 )
 
 

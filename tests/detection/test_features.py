@@ -11,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_tables import KINDS, sent_into, sent_next, table
-from untrojan.detection import features
 from untrojan.detection.features import (
-    below_next,
-    below_others,
     information,
+    lead,
     mapping_hypothesis,
     pair_hypotheses,
-    spread,
     target_hypotheses,
+    under,
 )
 from untrojan.detection.table import SearchTable
 
@@ -56,14 +54,14 @@ def test_the_order_of_classes_says_nothing(order: list[int], seed: int) -> None:
 
 def test_the_attackers_class_stands_far_below_the_others() -> None:
     for classes in (3, 5, 10, 16):
-        found = {h.target: h.values["joint next"] for h in target_hypotheses(table(classes, target=1))}
+        found = {h.target: h.values["joint lead"] for h in target_hypotheses(table(classes, target=1))}
         assert max(found, key=found.get) == 1
-        assert found[1] > 4 > 1 > max(v for t, v in found.items() if t != 1)
+        assert found[1] > 0.8 > 0.4 > max(v for t, v in found.items() if t != 1)
 
 
 def test_the_attackers_pair_is_small_spares_others_and_lies_outside() -> None:
     values = {(h.source, h.target): h.values for h in pair_hypotheses(table(pair=(3, 7)))}
-    for name in ("joint next", "joint unexpected", "joint spares", "joint inside", "joint alone"):
+    for name in ("joint lead", "joint unexpected", "joint spares", "joint outside", "joint alone"):
         assert max(values, key=lambda pair: values[pair][name]) == (3, 7), name
 
 
@@ -71,24 +69,22 @@ def test_a_mapping_sends_each_class_to_one_of_its_own() -> None:
     laid, into_one, clean = (mapping_hypothesis(t).values for t in (table(mapping=True), table(target=4), table()))
     assert laid["mapping"] > 0.8
     assert into_one["mapping"] < 0.1
-    assert laid["joint below"] > 4 > 1 > clean["joint below"]
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40))
-def test_a_spread_is_never_nothing_and_few_values_are_drawn_to_the_usual_one(values: list[float]) -> None:
-    assert spread(np.array(values)) >= features.REPEATED
-    many = np.tile(values, 200)
-    deviation = 1.4826 * float(np.median(np.abs(many - np.median(many))))
-    assert spread(many) == pytest.approx(max(deviation, features.REPEATED), rel=0.05, abs=0.03)
+    assert laid["joint under"] > 0.8 > 0.4 > clean["joint under"]
 
 
 def test_each_is_compared_with_the_others_alone() -> None:
-    values = {0: 0.0, 1: 1.0, 2: 1.0, 3: 1.0, 4: 9.0}
-    below, next_ = below_others(values), below_next(values)
-    assert below[0] == pytest.approx(1.0 / spread(np.array([1.0, 1.0, 1.0, 9.0])))
-    assert next_[0] == below[0]
-    assert next_[4] < below[4] < 0
-    assert below_others({0: 3.0}) == below_next({0: 3.0}) == {0: 0.0}
+    values = {0: 0.0, 1: 1.0, 2: 1.5, 3: 2.0, 4: 9.0}
+    assert lead(values)[0] == 1.0
+    assert under(values)[0] == 1.75
+    assert lead(values)[4] == -9.0
+    assert lead({0: 3.0}) == under({0: 3.0}) == {0: 0.0}
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=40))
+def test_what_leads_the_smallest_lies_under_the_median(values: list[float]) -> None:
+    each = dict(enumerate(values))
+    assert all(lead(each)[n] <= under(each)[n] for n in each)
+    assert sum(v > 0 for v in lead(each).values()) <= 1
 
 
 @given(st.integers(3, 12), st.integers(0, 100))
@@ -115,4 +111,4 @@ def test_kinds_and_rows_that_are_missing_count_for_nothing() -> None:
     assert mapping_hypothesis(empty).values == {"mapping": 0.0}
     failed = dataclasses.replace(table(), found=tuple(dataclasses.replace(f, size=None) for f in table().found))
     assert all(math.isfinite(v) for h in target_hypotheses(failed) for v in h.values.values())
-    assert {kind for kind in KINDS if f"{kind} below" in mapping_hypothesis(failed).values} == set()
+    assert {kind for kind in KINDS if f"{kind} under" in mapping_hypothesis(failed).values} == set()

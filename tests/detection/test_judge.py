@@ -199,6 +199,6 @@ def test_where_too_few_models_have_as_many_classes_nothing_is_called_clean(refer
 def test_a_pair_that_is_not_small_is_of_the_kind_that_it_was_searched_in() -> None:
     made = table(10, 99, pair=(3, 7))
     hypothesis = next(h for h in pair_hypotheses(made) if (h.source, h.target) == (3, 7))
-    flat = dataclasses.replace(hypothesis, values={f"{kind} below": -0.1 for kind in ("patch", "additive")})
+    flat = dataclasses.replace(hypothesis, values={f"{kind} under": -0.1 for kind in ("patch", "additive")})
     assert set(kinds_of(flat, made)) <= {"patch", "additive"}
     assert members_of(made, flat, kinds_of(flat, made)[0])

@@ -1,15 +1,17 @@
 """From a search table to a few numbers for every hypothesis: which class, pair or mapping an attacker may have used.
 
-Each is a class, pair or mapping against the others of the same network, in units of how far these lie apart. So no
-number of one network meets a constant that was measured on another. Sizes are compared as logarithms.
+Each is a class, pair or mapping against the others of the same network: a difference of logarithms, or of log odds
+where it is a share. So a value of 0.7 means half as large as the network's others have it, whatever the unit, and no
+number of one network meets one of another. (In units of how far the others lie apart they tell less: a trigger twelve
+times as small as any other counted for little where the others differ much.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +21,10 @@ from untrojan.detection.table import Found, SearchTable, counts_of
 
 Array = NDArray[np.float64]
 Pair = tuple[int, int]
+Key = TypeVar("Key", bound=Hashable)
 
 JOINT = ("patch", "additive")
 """Jointly scored kinds: most triggers can be written as either, and an attacker's is small in both."""
-REPEATED = 0.1
-"""How far two searches for the same trigger end apart, as a log ratio: no spread of sizes is taken for less."""
-USUAL_SPREAD, COUNTS_AS = 0.25, 4.0
-"""The spread of log sizes that few values are drawn towards, and as how many values it counts. Three classes have one
-or two others each, whose distance says next to nothing of how far classes lie apart."""
 RARE = 1e-3
 """Shares are kept so far from 0 and 1 before their log odds are taken."""
 
@@ -49,28 +47,25 @@ class Hypothesis:
         return self.scope, self.source, self.target
 
 
-def spread(values: Array, least: float = REPEATED, usual: float = USUAL_SPREAD) -> float:
-    """How far values lie apart, robustly: the scaled median deviation of [n], drawn towards ``usual`` for small n."""
-    n = values.size
-    deviation = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if n else 0.0
-    return max(math.sqrt((n * deviation**2 + COUNTS_AS * usual**2) / (n + COUNTS_AS)), least)
+def under(values: Mapping[Key, float]) -> dict[Key, float]:
+    """By how much each value is below the median of the others; 0 without others."""
+    return _below(values, np.median)
 
 
-def below_others(values: Mapping[int, float], least: float = REPEATED, usual: float = USUAL_SPREAD) -> dict[int, float]:
-    """By how much each value is below the median of the others, in units of their spread; 0 without others."""
+def lead(values: Mapping[Key, float]) -> dict[Key, float]:
+    """By how much each value is below the smallest of the others; 0 without others.
+
+    >>> lead({"a": 1.0, "b": 3.0, "c": 3.5})
+    {'a': 2.0, 'b': -2.0, 'c': -2.5}
+    """
+    return _below(values, np.min)
+
+
+def _below(values: Mapping[Key, float], centre: Callable[[Array], Any]) -> dict[Key, float]:
     found = {}
     for key, value in values.items():
         others = np.array([v for other, v in values.items() if other != key])
-        found[key] = float(np.median(others) - value) / spread(others, least, usual) if others.size else 0.0
-    return found
-
-
-def below_next(values: Mapping[int, float], least: float = REPEATED, usual: float = USUAL_SPREAD) -> dict[int, float]:
-    """By how much each value is below the smallest of the others, in units of their spread; 0 without others."""
-    found = {}
-    for key, value in values.items():
-        others = np.array([v for other, v in values.items() if other != key])
-        found[key] = float(np.min(others) - value) / spread(others, least, usual) if others.size else 0.0
+        found[key] = float(centre(others)) - value if others.size else 0.0
     return found
 
 
@@ -107,24 +102,24 @@ def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
     """One for every class, as the target of a trigger for all classes."""
     columns: dict[str, dict[int, float]] = {}
     for kind in table.kinds():
-        sizes = by_target(table, kind)
-        columns[f"{kind} below"], columns[f"{kind} next"] = below_others(sizes), below_next(sizes)
-        shares = {
-            f.target: log_odds(f.off_subspace)
-            for f in table.rows("target-wise", kind, 0)
-            if f.target is not None and f.off_subspace is not None
-        }
-        columns[f"{kind} inside"] = {t: -v for t, v in below_others(shares, 0.1, 0.5).items()}
-        single = from_each(table, kind)
-        columns[f"{kind} universal"] = below_others({t: sizes[t] - single[t] for t in sizes if t in single})
-    reach = {t: math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if math.isfinite(m)}
-    columns["reach"] = {t: -v for t, v in below_others(reach).items()}
-    columns |= joint(columns, ("below", "next", "inside", "universal"))
-    columns["clearest next"] = _larger(columns, "next")
+        sizes, single = by_target(table, kind), from_each(table, kind)
+        columns[f"{kind} lead"], columns[f"{kind} under"] = lead(sizes), under(sizes)
+        columns[f"{kind} outside"] = outside(table.rows("target-wise", kind, 0), lambda f: f.target)
+        columns[f"{kind} universal"] = under({t: sizes[t] - single[t] for t in sizes if t in single})
+    reach = {t: -math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if math.isfinite(m)}
+    columns["reach"] = under(reach)
+    columns |= joint(columns, ("lead", "under", "outside", "universal"))
+    columns["clearest lead"] = _larger(columns, "lead")
     return [
         Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()})
         for t in sorted({f.target for f in table.rows("target-wise") if f.target is not None})
     ]
+
+
+def outside(rows: Sequence[Found], key: Callable[[Found], Key | None]) -> dict[Key, float]:
+    """By how much more of each trigger's activation shift lies outside the class subspace than the others' median."""
+    shares = {k: -log_odds(f.off_subspace) for f in rows if (k := key(f)) is not None and f.off_subspace is not None}
+    return under(shares)
 
 
 def joint(columns: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> dict[str, dict[int, float]]:
@@ -153,17 +148,15 @@ def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
         sizes = {n: math.log(max(f.size or 1e-9, 1e-9)) for n, f in known.items()}
         spared = {n: math.log(f.off_target + RARE) for n, f in known.items() if f.off_target is not None}
         shares = {n: -log_odds(f.off_subspace) for n, f in known.items() if f.off_subspace is not None}
-        columns[f"{kind} below"], columns[f"{kind} next"] = below_others(sizes), below_next(sizes)
-        columns[f"{kind} spares"] = below_others(spared, 0.3, 1.0)
-        columns[f"{kind} inside"] = below_others(shares, 0.1, 0.5)
+        columns[f"{kind} lead"], columns[f"{kind} under"] = lead(sizes), under(sizes)
+        columns[f"{kind} spares"], columns[f"{kind} outside"] = under(spared), under(shares)
         if kind in JOINT:
             rest = unexpected(table, kind)
-            scale = spread(np.array(list(rest.values())))
-            columns[f"{kind} unexpected"] = {n: rest[pair] / scale for pair, n in places.items() if pair in rest}
+            columns[f"{kind} unexpected"] = {n: rest[pair] for pair, n in places.items() if pair in rest}
             into = by_target(table, kind)
             alone = {n: sizes[n] - into[pair[1]] for pair, n in places.items() if n in sizes and pair[1] in into}
-            columns[f"{kind} alone"] = below_others(alone)
-    columns |= joint(columns, ("below", "next", "spares", "inside", "unexpected", "alone"))
+            columns[f"{kind} alone"] = under(alone)
+    columns |= joint(columns, ("lead", "under", "spares", "outside", "unexpected", "alone"))
     return [
         Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()})
         for (s, t), n in places.items()
@@ -204,17 +197,16 @@ def mapping_hypothesis(table: SearchTable) -> Hypothesis:
         if not probes or not into:
             continue
         usual = into[min(1, len(into) - 1)]
-        scale = spread(np.array(into))
-        values[f"{kind} below"] = max((usual - math.log(max(f.size or 1e-9, 1e-9))) / scale for f in probes)
+        values[f"{kind} under"] = max(usual - math.log(max(f.size or 1e-9, 1e-9)) for f in probes)
         told = [information(counts) for f in probes if (counts := counts_of(f, table.network.classes)) is not None]
         values[f"{kind} mapping"] = max(told, default=0.0)
         shares = [log_odds(f.off_subspace) for f in table.rows("target-wise", kind, 0) if f.off_subspace is not None]
         own = [log_odds(f.off_subspace) for f in probes if f.off_subspace is not None]
         if shares and own:
-            values[f"{kind} inside"] = (max(own) - float(np.median(shares))) / spread(np.array(shares), 0.1, 0.5)
+            values[f"{kind} outside"] = max(own) - float(np.median(shares))
     values["mapping"] = max((v for name, v in values.items() if name.endswith(" mapping")), default=0.0)
     columns = {name: {0: value} for name, value in values.items()}
-    values |= {name: column[0] for name, column in joint(columns, ("below", "inside")).items() if column}
+    values |= {name: column[0] for name, column in joint(columns, ("under", "outside")).items() if column}
     return Hypothesis("untargeted", None, None, values)
 
 

@@ -57,7 +57,7 @@ def kinds_of(hypothesis: Hypothesis, table: SearchTable) -> tuple[str, ...]:
     for kind in table.kinds():
         row = row_of(table, hypothesis, kind)
         if row is not None and row.size is not None:
-            value = hypothesis.values.get(f"{kind} below", 0.0) + hypothesis.values.get(f"{kind} next", 0.0)
+            value = hypothesis.values.get(f"{kind} under", 0.0) + hypothesis.values.get(f"{kind} lead", 0.0)
             clear[kind] = value * (0.5 if kind == "blend" else 1.0)
     ordered = sorted(clear, key=lambda kind: -clear[kind])
     best = max(clear[ordered[0]], 0.0) if ordered else 0.0

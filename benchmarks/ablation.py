@@ -1,0 +1,91 @@
+"""What each feature of the score is worth: ``python benchmarks/ablation.py --page``.
+
+The score of a scope is fitted without one of its features, for each family of architectures from all others. Then the
+networks of the family are scored. So a figure says what a feature is worth on kinds of network that nothing was tuned
+on. All of it is from the committed search tables, in a minute or so. ``--page`` puts the table into docs/detection.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from left_out import MEASURES, PAGE, WORKS
+from page import put
+from record import write_record
+from reference_fit import FEATURES, FEWEST, Network, networks, regression
+
+from untrojan.detection.score import SCOPES, scored
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORD = ROOT / "benchmarks" / "records" / "ablation.json"
+BEGIN, END = "<!-- ablation: benchmarks/ablation.py -->", "<!-- end of ablation -->"
+RARE = 0.02
+"""Share of the clean networks that may score as high as an attacked one that counts as told from them."""
+
+
+def ablation(chosen: Sequence[Network]) -> list[dict[str, Any]]:
+    """One row for each scope with all its features, and one for each feature that is left out of it."""
+    right = [n for n in chosen if n.fed == "right" and n.card["classes"] >= FEWEST]
+    return [
+        {"scope": scope, "without": without} | told(right, scope, [name for name in FEATURES[scope] if name != without])
+        for scope in SCOPES
+        for without in (None, *FEATURES[scope])
+    ]
+
+
+def told(chosen: Sequence[Network], scope: str, features: Sequence[str]) -> dict[str, Any]:
+    """How well the largest log odds of a scope tell attacked networks of that scope from clean ones.
+
+    area: how often an attacked one scores above a clean one (the area under the ROC curve); found: how many score above
+    all but ``RARE`` of the clean ones.
+    """
+    clean, attacked = [], []
+    for family in sorted({n.card["family"] for n in chosen}):
+        weights = {scope: regression(scope, [n for n in chosen if n.card["family"] != family], features)}
+        for network in chosen:
+            if network.card["family"] == family and (own := scored(network.found, weights).get(scope)):
+                if network.clean:
+                    clean.append(own[0].log_odds)
+                elif network.attack()[0] == scope and (network.card["asr"] or 0) >= WORKS:
+                    attacked.append(own[0].log_odds)
+    usual = np.array(clean)
+    above = [float((usual < value).mean() + (usual == value).mean() / 2) for value in attacked]
+    return {
+        "clean": len(clean),
+        "attacked": len(attacked),
+        "area": round(float(np.mean(above)), 4) if above else None,
+        "found": sum(float((usual >= value).mean()) <= RARE for value in attacked),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures as they stand in the docs."""
+    lines = ["| scope | left out | area under the curve | told from clean ones |", "|---|---|---|---|"]
+    for row in rows:
+        area = "–" if row["area"] is None else f"{row['area']:.3f}"
+        lines.append(
+            f"| {row['scope']} | {row['without'] or 'nothing'} | {area} | {row['found']} of {row['attacked']} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit, write the record, and the table if asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--page", action="store_true", help="put the table into docs/detection.md")
+    options = parser.parse_args(arguments)
+    results = {"rows": ablation(networks()), "rare": RARE}
+    write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=results, measures=MEASURES)
+    if options.page:
+        put(PAGE, BEGIN, END, table(results["rows"]))
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -160,8 +160,8 @@ def test_a_network_that_is_packed_or_there_is_not_made_again(tmp_path: Path, mon
     made = script("reference_set", monkeypatch)
     waiting = made["waiting"]
     monkeypatch.setitem(waiting.__globals__, "packed_cards", lambda: [{"name": "clean-0001"}])
-    (tmp_path / "attacked-0000.json").write_text("{}")
-    assert [task[:2] for task in waiting(tmp_path, 3)] == [
+    monkeypatch.setitem(waiting.__globals__, "cards_of", lambda work: [{"name": "attacked-0000"}])
+    assert [task[:2] for task in waiting(tmp_path, 3, ["clean", "attacked"])] == [
         ("clean", 0),
         ("attacked", 1),
         ("clean", 2),

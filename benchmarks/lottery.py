@@ -14,8 +14,8 @@ from typing import Any
 from untrojan.victims.recipe import Recipe
 
 GROUPS = ("clean", "attacked", "strong")
-"""``strong`` is attacked as well, with more poisoned images and for longer: of the first forty attacked ones, trained as
-long as clean ones, half had an ASR below .9."""
+"""``strong`` is attacked as well, with more poisoned images and for longer: of the first forty attacked networks, which
+were trained as long as clean ones, half had an ASR below .9."""
 LONGER = 1.25
 """For how many times as many epochs a network of that group is trained."""
 SECONDS = 14.0

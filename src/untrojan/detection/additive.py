@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from untrojan.detection.inversion import TriggerFamily
+from untrojan.detection.family import TriggerFamily
 from untrojan.triggers import AdditiveTrigger, Trigger
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from untrojan.detection.effects import effects
+from untrojan.detection.family import TriggerFamily
 from untrojan.detection.found import Clean, Key, Pair, Results
-from untrojan.detection.inversion import Budget, Problem, TriggerFamily
+from untrojan.detection.inversion import Budget, Problem
 from untrojan.detection.plan import PairWise
 from untrojan.detection.ranking import below_expected, best_ranked, singular
 from untrojan.detection.shares import Searches

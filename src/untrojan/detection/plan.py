@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from untrojan.detection.additive import AdditiveFamily
 from untrojan.detection.blend import BlendFamily
-from untrojan.detection.inversion import Budget, TriggerFamily
+from untrojan.detection.family import TriggerFamily
+from untrojan.detection.inversion import Budget
 from untrojan.detection.patch import PatchFamily
 from untrojan.detection.warp import WarpFamily
 

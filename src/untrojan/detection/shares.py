@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from untrojan.classifier.classifier import Classifier
-from untrojan.detection.inversion import Budget, Inversion, OutOfTimeError, Problem, TriggerFamily, invert
+from untrojan.detection.family import TriggerFamily
+from untrojan.detection.inversion import Budget, Inversion, OutOfTimeError, Problem, invert
 from untrojan.progress import Progress
 
 Key = TypeVar("Key")

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from untrojan.detection.effects import Effect
+from untrojan.detection.family import TriggerFamily
 from untrojan.detection.found import Clean, Key, Results, smaller
-from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.inversion import Budget, Inversion, Problem
 from untrojan.detection.plan import MANY, TargetWise
 from untrojan.detection.ranking import best_ranked
 from untrojan.detection.shares import Searches

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from untrojan.detection.effects import Effect, effects
+from untrojan.detection.family import TriggerFamily
 from untrojan.detection.found import Clean, Key, Results
-from untrojan.detection.inversion import Budget, Inversion, Problem, TriggerFamily
+from untrojan.detection.inversion import Budget, Inversion, Problem
 from untrojan.detection.plan import MANY, Untargeted
 from untrojan.detection.ranking import below_expected, best_ranked
 from untrojan.detection.shares import Searches

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from untrojan.detection.inversion import TriggerFamily
+from untrojan.detection.family import TriggerFamily
 from untrojan.triggers import Trigger, WarpTrigger
 
 
@@ -26,7 +26,6 @@ class WarpFamily(TriggerFamily):
     raise_cost, lower_cost = 1.3, 1 / 1.5
     cells = 8
     start_scale = 0.005
-    largest = 0.02
 
     def __init__(self) -> None:
         self.pixels = (1, 1)
@@ -56,10 +55,6 @@ class WarpFamily(TriggerFamily):
         flow = (grid - _still(*self.pixels, grid.device)).permute(2, 0, 1)[None]
         cells = [min(self.cells, side) for side in self.pixels]
         return [functional.interpolate(flow, cells, mode="bilinear", align_corners=True)[0]]
-
-    def plausible(self, size: float, image_shape: tuple[int, int, int]) -> bool:
-        # A shift that a person sees may turn one class into another, as it does with arrows and with bars.
-        return size <= self.largest * max(image_shape[1:])
 
     def strengthened(self, trigger: Trigger) -> WarpTrigger:
         grid = trigger.tensors()["grid"]

@@ -65,6 +65,16 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Examples:
+    """The hypotheses of a scope about a network: values, float64 [n, features]; truth, [n], 1 for an attack's; offset:
+    the log odds of each before anything is known, since an attacker chose one of them."""
+
+    values: Array
+    truth: Array
+    offset: float
+
+
+@dataclass(frozen=True)
 class Network:
     """A network of the reference set: its card, how it was fed, and its search table."""
 
@@ -92,6 +102,24 @@ class Network:
         if hypothesis.scope != own or (hypothesis.source, hypothesis.target) != (source, target):
             return None
         return True
+
+    @cached_property
+    def _examples(self) -> dict[str, Examples]:
+        made = {}
+        for scope, own in self.found.items():
+            told = [(h, truth) for h in own if (truth := self.truth(h)) is not None]
+            if told:
+                values = [[h.values.get(name, 0.0) for name in FEATURES[scope]] for h, _ in told]
+                made[scope] = Examples(
+                    np.clip(np.array(values), -MOST, MOST),
+                    np.array([float(truth) for _, truth in told]),
+                    -math.log(len(own)),
+                )
+        return made
+
+    def examples(self, scope: str) -> Examples | None:
+        """What a score of this scope learns from this network, or None."""
+        return self._examples.get(scope)
 
     def attack(self) -> tuple[str, int | None, int | None]:
         """The scope, source and target of what was planted; the one source of two classes is all sources."""
@@ -121,22 +149,17 @@ def weights_of(chosen: Sequence[Network]) -> dict[str, dict[str, float]]:
 
 def regression(scope: str, chosen: Sequence[Network], features: Sequence[str]) -> dict[str, float]:
     """The weights of a scope's features, from networks that were fed right."""
-    rows, truth, offset = [], [], []
-    for network in chosen:
-        if network.fed != "right" or not network.learnt or network.card["classes"] < FEWEST:
-            continue
-        own = network.found[scope]
-        for hypothesis in own:
-            is_true = network.truth(hypothesis)
-            if is_true is not None:
-                rows.append(hypothesis.values)
-                truth.append(float(is_true))
-                offset.append(-math.log(len(own)))
-    names = sorted({name for row in rows for name in row} & set(features))
-    values = np.clip(np.array([[row.get(name, 0.0) for name in names] for row in rows]), -MOST, MOST)
+    fitted = [n for n in chosen if n.fed == "right" and n.learnt and n.card["classes"] >= FEWEST]
+    examples = [one for n in fitted if (one := n.examples(scope)) is not None]
+    columns = [FEATURES[scope].index(name) for name in features]
+    values = np.concatenate([one.values[:, columns] for one in examples])
     scale = values.std(0) + 1e-9
-    weights, intercept = _logistic(values / scale, np.array(truth), np.array(offset))
-    return {name: round(float(w / s), 4) for name, w, s in zip(names, weights, scale, strict=True) if w > 1e-6} | {
+    weights, intercept = _logistic(
+        values / scale,
+        np.concatenate([one.truth for one in examples]),
+        np.concatenate([np.full(len(one.truth), one.offset) for one in examples]),
+    )
+    return {name: round(float(w / s), 4) for name, w, s in zip(features, weights, scale, strict=True) if w > 1e-6} | {
         "intercept": round(intercept, 4)
     }
 

@@ -182,7 +182,9 @@ def waiting(work: Path, count: int, groups: Sequence[str] = GROUPS) -> Iterator[
 
 
 def drawn(card: dict[str, Any]) -> bool:
-    """Whether a card is of a network as the lottery draws it now."""
+    """Whether a card is of a network as the lottery draws it now, or of a victim of the zoo."""
+    if card["group"] not in GROUPS:
+        return True
     family, recipe = draw(card["group"], int(card["name"].rpartition("-")[2]))
     return bool(card["family"] == family and Recipe(**card["recipe"]) == recipe)
 

@@ -17,7 +17,7 @@ import numpy as np
 from left_out import MEASURES, PAGE, WORKS
 from page import put
 from record import write_record
-from reference_fit import FEATURES, FEWEST, Network, networks, regression
+from reference_fit import FEATURES, Network, networks, regression
 
 from untrojan.detection.score import SCOPES, scored
 
@@ -30,7 +30,7 @@ RARE = 0.02
 
 def ablation(chosen: Sequence[Network]) -> list[dict[str, Any]]:
     """One row for each scope with all its features, and one for each feature that is left out of it."""
-    right = [n for n in chosen if n.fed == "right" and n.card["classes"] >= FEWEST]
+    right = [n for n in chosen if n.fed == "right" and n.counts]
     return [
         {"scope": scope, "without": without} | told(right, scope, [name for name in FEATURES[scope] if name != without])
         for scope in SCOPES

@@ -86,14 +86,15 @@ def described(network: Network) -> dict[str, Any]:
     """What is known of a network beside its verdict."""
     card = network.card
     names = ("name", "family", "task", "classes", "attack", "setting", "acc", "asr", "targets")
-    return {name: card[name] for name in names} | {"fed": network.fed}
+    return {name: card[name] for name in names} | {"fed": network.fed, "counts": network.counts}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """False alarms, and what was found of each group of attacks."""
     two = [row for row in rows if row["classes"] < FEWEST and row["fed"] == "right"]
     rows = [row for row in rows if row["classes"] >= FEWEST]
-    right = [row for row in rows if row["fed"] == "right"]
+    uneven = [row for row in rows if row["fed"] == "right" and not row["counts"]]
+    right = [row for row in rows if row["fed"] == "right" and row["counts"]]
     clean = [row for row in right if row["attack"] == "none"]
     attacked = [row for row in right if row["attack"] != "none" and row["asr"] is not None]
     fed = [row for row in rows if row["fed"] != "right"]
@@ -112,6 +113,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "two_classes": {
             "clean": alarms([r for r in two if r["attack"] == "none"]),
             "attacked": power([r for r in two if r["attack"] != "none" and (r["asr"] or 0) >= WORKS]),
+        },
+        "uneven": {
+            "clean": alarms([r for r in uneven if r["attack"] == "none"]),
+            "attacked": power([r for r in uneven if r["attack"] != "none" and (r["asr"] or 0) >= WORKS]),
         },
         "likeliest": likeliest([row for row in attacked if row["asr"] >= WORKS and str(row["setting"])[:3] == "a2o"]),
         "weak": power([row for row in attacked if row["asr"] < WORKS]),

@@ -23,7 +23,7 @@ from reference_set import packed
 from scipy.optimize import minimize
 
 from untrojan.detection.features import Hypothesis
-from untrojan.detection.reference import Reference, ReferenceModel
+from untrojan.detection.reference import Reference, ReferenceModel, spanned
 from untrojan.detection.score import MOST, SCOPES, hypotheses, largest, scored
 from untrojan.detection.table import SearchTable
 from untrojan.setting import Setting
@@ -35,30 +35,16 @@ LEARNT = 0.6
 FEWEST = 3
 """Classes of the networks that score and reference set are made of: the scan refuses two. Each of two classes has the
 other alone to be compared with, and clean networks of two score as high as attacked ones."""
+UNKNOWN = 0.05
+"""Share of its classes that a network of score and reference set may hardly know (``reference.HARDLY``): none of fewer
+than twenty. Clean ones that do not know all of theirs score as high as attacked ones."""
 RIDGE = 1.0
 """Weight of the squared weights, in units of one example for features of unit variance: with few attacked networks of
 some scopes it keeps a weight from resting on one of them."""
 FEATURES = {
-    "target-wise": (
-        "joint lead",
-        "clearest lead",
-        "blend lead",
-        "warp lead",
-        "joint under",
-        "joint outside",
-        "joint universal",
-        "reach",
-    ),
-    "pair-wise": (
-        "joint lead",
-        "joint under",
-        "joint spares",
-        "joint outside",
-        "joint unexpected",
-        "joint alone",
-        "blend lead",
-    ),
-    "untargeted": ("joint under", "blend under", "warp under", "mapping", "joint outside"),
+    "target-wise": ("joint lead", "clearest lead", "joint under", "blend lead", "classes"),
+    "pair-wise": ("joint lead", "joint spares", "joint unexpected", "classes"),
+    "untargeted": ("joint under", "mapping", "classes"),
 }
 """What the score of each scope is made of."""
 Array = NDArray[np.float64]
@@ -89,6 +75,11 @@ class Network:
     @property
     def learnt(self) -> bool:
         return self.clean or (self.card["asr"] or 0.0) >= LEARNT
+
+    @cached_property
+    def counts(self) -> bool:
+        """Whether score and reference set are made of networks like it."""
+        return self.card["classes"] >= FEWEST and spanned(self.table.network)["unknown"] <= UNKNOWN
 
     @cached_property
     def found(self) -> dict[str, list[Hypothesis]]:
@@ -149,7 +140,7 @@ def weights_of(chosen: Sequence[Network]) -> dict[str, dict[str, float]]:
 
 def regression(scope: str, chosen: Sequence[Network], features: Sequence[str]) -> dict[str, float]:
     """The weights of a scope's features, from networks that were fed right."""
-    fitted = [n for n in chosen if n.fed == "right" and n.learnt and n.card["classes"] >= FEWEST]
+    fitted = [n for n in chosen if n.fed == "right" and n.learnt and n.counts]
     examples = [one for n in fitted if (one := n.examples(scope)) is not None]
     columns = [FEATURES[scope].index(name) for name in features]
     values = np.concatenate([one.values[:, columns] for one in examples])
@@ -187,14 +178,15 @@ def reference_of(chosen: Sequence[Network]) -> Reference:
     models would seem more usual than a stranger does.
     """
     weights = weights_of(chosen)
-    clean = [n for n in chosen if n.clean and n.fed == "right" and n.card["classes"] >= FEWEST]
+    clean = [n for n in chosen if n.clean and n.fed == "right" and n.counts]
     models = []
     for family in sorted({n.card["family"] for n in clean}):
         blind = weights_of([n for n in chosen if n.card["family"] != family])
         for network in clean:
-            if network.card["family"] == family:
-                found = {s: round(v, 4) for s, v in largest(scored(network.found, blind)).items()}
-                models.append(ReferenceModel(family=family, classes=network.card["classes"], log_odds=found))
+            found = largest(scored(network.found, blind)) if network.card["family"] == family else None
+            if found is not None:
+                classes = network.card["classes"]
+                models.append(ReferenceModel(family=family, classes=classes, log_odds=round(found, 4)))
     limits = Reference(weights=weights, limits={}, models=()).extended([n.table for n in clean], "").limits
     return Reference(weights=weights, limits=limits, models=tuple(models))
 

@@ -66,6 +66,7 @@ def scan(
     Raises DataError, ShapeError.
     """
     settings, progress = settings or ScanSettings(), progress or Silent()
+    compared = reference or built_in()
     with as_found(classifier), CostMeter(classifier) as meter:
         images, labels = _checked(classifier, images, labels)
         with as_found(classifier):  # its hash is that of buffers which no pass has changed
@@ -79,7 +80,7 @@ def scan(
             with folded(classifier, images):
                 found = search(searches, network, images[known], labels[known], answers[known], settings)
                 table = replace(found.table, victim=victim.sha256, version=version())
-                ruling = judge(table, reference or built_in(), settings.alpha)
+                ruling = judge(table, compared, settings.alpha)
                 right = known & (answers == labels)
                 triggers = reestimate(
                     searches, ruling.named, table, found.triggers, images[right], labels[right], settings.pooled
@@ -103,7 +104,7 @@ def scan(
         score=ruling.score,
         targets=tuple(sorted({member.target for member in members})),
         pairs=pair_scores(table, members),
-        evidence=evidence_of(ruling, table),
+        evidence=evidence_of(ruling, table, compared),
         unreached=table.unreached,
         **about,
     ).with_triggers(triggers, table)

@@ -47,9 +47,9 @@ class Evidence(Record):
     "untargeted", from all classes to one other each. kinds: of trigger that show it, the clearest first; size: of the
     smallest trigger of that kind, in its norm; ratio: how many times smaller than this classifier's others of the scope
     (of untargeted ones, than those into one class). log_odds: by how much likelier it is an attack's than not among the
-    reference models; p_value: how often the likeliest hypothesis of the scope is as likely in a clean reference model,
-    None of one that is not the likeliest. off_subspace: share of the activation shift outside the span of the class
-    means, from 0 to 1, where it could be measured; it is compared within the classifier alone.
+    reference models; p_value: how often the likeliest hypothesis about a clean reference model is as likely.
+    off_subspace: share of the activation shift outside the span of the class means, from 0 to 1, where it could be
+    measured; it is compared within the classifier alone.
     """
 
     scope: Literal["target-wise", "pair-wise", "untargeted"]
@@ -59,7 +59,7 @@ class Evidence(Record):
     size: float
     ratio: float
     log_odds: float
-    p_value: float | None = None
+    p_value: float
     off_subspace: float | None = None
 
     @property
@@ -87,8 +87,8 @@ class VictimInfo(Record):
 class ScanReport(Record):
     """The answer of a scan: ``verdict``, and what it rests on.
 
-    p_value: how often a clean reference model scores as high as this classifier; score: the classifier's, -log of how
-    rare its rarest scope is. evidence: the named hypotheses first; unreached: what the time allowed did not suffice
+    p_value: how often a clean reference model scores as high as this classifier; score: the log odds of the
+    likeliest hypothesis. evidence: the named hypotheses first; unreached: what the time allowed did not suffice
     for; accuracy: of the classifier on the clean images, from 0 to 1; tensors_sha256: of the triggers, which are in a
     file beside it.
 

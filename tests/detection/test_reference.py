@@ -14,7 +14,6 @@ from scipy.stats import binom, kstest
 
 from search_tables import network, table
 from untrojan.detection.reference import (
-    FEWEST,
     Reference,
     ReferenceModel,
     built_in,
@@ -35,25 +34,6 @@ def test_p_values_of_left_out_values_are_uniform_whatever_the_law() -> None:
         assert (told < 0.01).sum() <= binom.ppf(0.999, 1500, 0.01)
 
 
-def test_p_values_of_new_classifiers_are_uniform_with_all_scopes_together() -> None:
-    """The scores of the models are of the others alone, as a new one's is of all: else each would count twice."""
-    lot = np.random.default_rng(3)
-    told = []
-    for _ in range(60):
-        drawn = lot.standard_normal((40, len(SCOPES)))
-        many = [
-            ReferenceModel(family="a", classes=10, log_odds=dict(zip(SCOPES, map(float, row), strict=True)))
-            for row in drawn[:30]
-        ]
-        reference = Reference(weights={}, limits={}, models=tuple(many))
-        for row in drawn[30:]:
-            told.append(reference.p_value(reference.score(dict(zip(SCOPES, map(float, row), strict=True)), 10), 10))
-    told = np.array(told)
-    assert (told < 0.05).mean() <= 0.075
-    assert (told < 0.01).mean() <= 0.02
-    assert 0.4 < told.mean() < 0.6
-
-
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=80), st.floats(-60, 60), st.floats(0, 20))
 def test_a_higher_score_is_never_more_usual(clean: list[float], value: float, more: float) -> None:
     clean = sorted(clean)
@@ -63,11 +43,8 @@ def test_a_higher_score_is_never_more_usual(clean: list[float], value: float, mo
 def test_few_models_cannot_say_that_anything_is_rare() -> None:
     assert tail_p_value([0.0] * 9, 1e6) == pytest.approx(0.1)
     assert tail_p_value([], 3.0) == 1.0
-    few = Reference(
-        weights={}, limits={}, models=(ReferenceModel(family="a", classes=5, log_odds={"target-wise": 0.0}),)
-    )
-    assert few.surprise("target-wise", 99.0, 5) == pytest.approx(np.log(2))
-    assert few.surprise("no such scope", 99.0, 5) == 0.0
+    few = Reference(weights={}, limits={}, models=(ReferenceModel(family="a", classes=5, log_odds=0.0),))
+    assert few.p_value(99.0, 5) == pytest.approx(0.5)
 
 
 def test_models_of_about_as_many_classes_count_the_most() -> None:
@@ -83,30 +60,24 @@ def test_models_of_about_as_many_classes_count_the_most() -> None:
 
 def models(count: int = 60) -> tuple[ReferenceModel, ...]:
     lot = np.random.default_rng(1)
-    drawn = [{scope: float(lot.standard_normal()) for scope in SCOPES} for _ in range(count)]
+    drawn = [float(lot.standard_normal()) for _ in range(count)]
     return tuple(ReferenceModel(family=f"family {n % 3}", classes=10, log_odds=one) for n, one in enumerate(drawn))
-
-
-def test_the_rarest_scope_makes_the_score() -> None:
-    reference = Reference(weights={}, limits={}, models=models())
-    usual = reference.score(dict.fromkeys(SCOPES, 0.0), 10)
-    for scope in SCOPES:
-        told = reference.score(dict.fromkeys(SCOPES, 0.0) | {scope: 8.0}, 10)
-        assert told == reference.surprise(scope, 8.0, 10) > usual
-    assert reference.p_value(told, 10) < 0.01 < reference.p_value(usual, 10)
-    assert len(reference.scores) == 60 >= FEWEST
 
 
 def test_more_clean_models_make_their_own_scores_usual() -> None:
     weights = {"target-wise": {"joint lead": 4.0, "intercept": -3.0}}
     tables = [table(seed=seed) for seed in range(40)]
     reference = Reference(weights=weights, limits={}, models=()).extended(tables, "ours")
-    assert reference.limits == {"classes": 10.0, "side": 28.0, "skill": pytest.approx(0.9 - 0.1 / 9, abs=0.02)}
+    assert reference.limits == {
+        "classes": 10.0,
+        "side": 28.0,
+        "skill": pytest.approx(0.9 - 0.1 / 9, abs=0.02),
+        "unknown": 0.0,
+    }
     attacked = [table(seed=100 + seed, target=2) for seed in range(12)]
-    before = reference.p_value(reference.score(largest(reference.scored(attacked[0])), 10), 10)
+    score = largest(reference.scored(attacked[0]))
     more = reference.extended(attacked, "theirs")
-    after = more.p_value(more.score(largest(more.scored(attacked[0])), 10), 10)
-    assert before < 0.01 < 0.03 < after
+    assert reference.p_value(score, 10) < 0.01 < 0.03 < more.p_value(score, 10)
     assert [one.family for one in more.models].count("theirs") == 12
 
 
@@ -118,6 +89,12 @@ def test_what_no_model_is_like_is_named() -> None:
     assert "more than 64 pixels a side, and this one takes 224" in reference.outside(large)[0]
     poor = network(10, accuracy=0.2)
     assert "less than 0.2 of what guessing leaves right" in reference.outside(poor)[0]
+    counts = np.array(network(10).confusion).reshape(10, 10)
+    counts[3] = np.roll(counts[3], 1)
+    unsure = dataclasses.replace(network(10), confusion=tuple(counts.ravel().tolist()))
+    even = Reference(weights={}, limits={"unknown": 0.0}, models=models())
+    assert even.outside(network(10)) == ()
+    assert "less than a fifth of the images right of more than 0 of its classes" in even.outside(unsure)[0]
 
 
 def test_a_file_holds_all_of_it(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from untrojan.detection.anomaly import anomaly_scores
 from untrojan.detection.features import Hypothesis
 from untrojan.detection.judge import Ruling
 from untrojan.detection.localise import Member, kinds_of, row_of
+from untrojan.detection.reference import Reference
 from untrojan.detection.score import Scored
 from untrojan.detection.table import Found, SearchTable
 from untrojan.records import Evidence, PairScore
@@ -19,22 +19,21 @@ SHOWN = 3
 """Hypotheses of a scope that a report has, beside those that are named."""
 
 
-def evidence_of(ruling: Ruling, table: SearchTable) -> tuple[Evidence, ...]:
-    """The named hypotheses and the likeliest others of every scope, the rarest scope first."""
-    named = {n.hypothesis.about for n in ruling.named}
-    rows: list[tuple[bool, float, Evidence]] = []
-    for scope, own in ruling.found.items():
-        for place, one in enumerate(own):
-            is_named = one.hypothesis.about in named
-            if is_named or place < SHOWN:
-                # How rare the likeliest of a scope is says nothing of those after it.
-                rare = ruling.surprise[scope] if place == 0 else 0.0
-                if (row := _evidence(one, table, math.exp(-rare) if place == 0 else None)) is not None:
-                    rows.append((not is_named, -rare, row))
-    return tuple(row for _, _, row in sorted(rows, key=lambda row: row[:2]))
+def evidence_of(ruling: Ruling, table: SearchTable, reference: Reference) -> tuple[Evidence, ...]:
+    """The named hypotheses, then the likeliest others of every scope, each with how rare its log odds are."""
+    about = {n.hypothesis.about for n in ruling.named}
+    shown = [
+        one
+        for own in ruling.found.values()
+        for place, one in enumerate(own)
+        if place < SHOWN or one.hypothesis.about in about
+    ]
+    ordered = sorted(shown, key=lambda one: (one.hypothesis.about not in about, -one.log_odds))
+    rows = (_evidence(one, table, reference.p_value(one.log_odds, table.network.classes)) for one in ordered)
+    return tuple(row for row in rows if row is not None)
 
 
-def _evidence(one: Scored, table: SearchTable, p_value: float | None) -> Evidence | None:
+def _evidence(one: Scored, table: SearchTable, p_value: float) -> Evidence | None:
     hypothesis = one.hypothesis
     kinds = kinds_of(hypothesis, table)
     for kind in kinds:

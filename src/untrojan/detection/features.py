@@ -3,7 +3,8 @@
 Each is a class, pair or mapping against the others of the same network: a difference of logarithms, or of log odds
 where it is a share. So a value of 0.7 means half as large as the network's others have it, whatever the unit, and no
 number of one network meets one of another. (In units of how far the others lie apart they tell less: a trigger twelve
-times as small as any other counted for little where the others differ much.)
+times as small as any other counted for little where the others differ much.) The number of classes is one more feature:
+among few others a lead is larger by chance.
 """
 
 from __future__ import annotations
@@ -110,8 +111,9 @@ def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
     columns["reach"] = under(reach)
     columns |= joint(columns, ("lead", "under", "outside", "universal"))
     columns["clearest lead"] = _larger(columns, "lead")
+    among = {"classes": math.log(table.network.classes)}
     return [
-        Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()})
+        Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()} | among)
         for t in sorted({f.target for f in table.rows("target-wise") if f.target is not None})
     ]
 
@@ -157,8 +159,9 @@ def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
             alone = {n: sizes[n] - into[pair[1]] for pair, n in places.items() if n in sizes and pair[1] in into}
             columns[f"{kind} alone"] = under(alone)
     columns |= joint(columns, ("lead", "under", "spares", "outside", "unexpected", "alone"))
+    among = {"classes": math.log(table.network.classes)}
     return [
-        Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()})
+        Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()} | among)
         for (s, t), n in places.items()
     ]
 
@@ -190,7 +193,7 @@ def log_margins(table: SearchTable) -> Array:
 def mapping_hypothesis(table: SearchTable) -> Hypothesis:
     """That one trigger sends each class to one of its own: how small it is beside those into one class, how much the
     class of an image says of where it goes, and what it changes inside."""
-    values: dict[str, float] = {"mapping": 0.0}
+    values: dict[str, float] = {"mapping": 0.0, "classes": math.log(table.network.classes)}
     for kind in table.kinds():
         into = sorted(by_target(table, kind).values())
         probes = [f for f in table.rows("untargeted", kind) if f.size is not None]

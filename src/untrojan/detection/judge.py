@@ -13,7 +13,7 @@ from typing import Literal
 from untrojan.detection.features import Hypothesis
 from untrojan.detection.localise import Named, kinds_of, named
 from untrojan.detection.reference import Reference
-from untrojan.detection.score import Scored
+from untrojan.detection.score import Scored, largest
 from untrojan.detection.table import Network, SearchTable
 
 Verdict = Literal["backdoor", "clean", "inconclusive"]
@@ -31,8 +31,8 @@ class Ruling:
     """What a search table comes to.
 
     verdict, reason: the answer, and why in words. p_value: how often a clean reference model scores as high; score: the
-    classifier's. found: all hypotheses by scope, the likeliest first; surprise: by scope, -log of how rare the
-    likeliest is; named: what is taken for an attack's, none unless the verdict is "backdoor".
+    classifier's, the log odds of the likeliest hypothesis. found: all hypotheses by scope, the likeliest first; named:
+    what is taken for an attack's, none unless the verdict is "backdoor".
     """
 
     verdict: Verdict
@@ -40,7 +40,6 @@ class Ruling:
     p_value: float
     score: float
     found: Mapping[str, Sequence[Scored]]
-    surprise: Mapping[str, float]
     named: tuple[Named, ...]
 
 
@@ -48,21 +47,13 @@ def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruli
     """The verdict on a classifier at a level of false alarms, alpha in (0, 1)."""
     found = reference.scored(table)
     classes = table.network.classes
-    surprise = {scope: reference.surprise(scope, own[0].log_odds, classes) for scope, own in found.items() if own}
-    score = max(surprise.values(), default=0.0)
-    p_value = reference.p_value(score, classes)
-    certain = {scope: threshold(reference, scope, classes, alpha) for scope in found}
+    score = largest(found)
+    p_value = 1.0 if score is None else reference.p_value(score, classes)
+    certain = threshold(reference, classes, alpha)
     chosen = named(table, reference.scored, certain) if p_value < alpha else []
-    verdict, reason = _decided(
-        table,
-        reference,
-        p_value,
-        alpha,
-        chosen,
-        _clearest(table, found, surprise),
-        [one.log_odds for own in found.values() for one in own],
-    )
-    if verdict == "clean" and all(map(math.isinf, certain.values())):
+    numbers = [one.log_odds for own in found.values() for one in own]
+    verdict, reason = _decided(table, reference, p_value, alpha, chosen, _clearest(table, found), numbers)
+    if verdict == "clean" and math.isinf(certain):
         verdict, reason = (
             "inconclusive",
             (
@@ -70,16 +61,15 @@ def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruli
                 "untrojan calibrate adds some of your own"
             ),
         )
-    return Ruling(verdict, reason, p_value, score, found, surprise, tuple(chosen) if verdict == "backdoor" else ())
+    return Ruling(verdict, reason, p_value, score or 0.0, found, tuple(chosen) if verdict == "backdoor" else ())
 
 
-def threshold(reference: Reference, scope: str, classes: int, alpha: float) -> float:
-    """The log odds from which a hypothesis of a scope would make the verdict alone; infinite if none would."""
+def threshold(reference: Reference, classes: int, alpha: float) -> float:
+    """The log odds from which a hypothesis would make the verdict alone; infinite if none would."""
     low, high = -1e3, 1e3
     for _ in range(60):
         middle = (low + high) / 2
-        above = reference.p_value(reference.surprise(scope, middle, classes), classes) < alpha
-        low, high = (low, middle) if above else (middle, high)
+        low, high = (low, middle) if reference.p_value(middle, classes) < alpha else (middle, high)
     return high if high < 1e3 else math.inf
 
 
@@ -140,14 +130,13 @@ def unsearchable(table: SearchTable) -> tuple[str, ...]:
     return tuple(failed)
 
 
-def _clearest(table: SearchTable, found: Mapping[str, Sequence[Scored]], surprise: Mapping[str, float]) -> str:
-    """The likeliest hypothesis of the rarest scope, in words."""
-    if not surprise:
+def _clearest(table: SearchTable, found: Mapping[str, Sequence[Scored]]) -> str:
+    """The likeliest hypothesis, in words."""
+    if not any(found.values()):
         return "nothing was found"
-    scope = max(surprise, key=lambda scope: surprise[scope])
-    hypothesis = found[scope][0].hypothesis
-    kinds = " and ".join(kinds_of(hypothesis, table)) or "no"
-    return f"the clearest of {sum(map(len, found.values()))} findings is the {kinds} trigger {whence(hypothesis)}"
+    best = max((own[0] for own in found.values() if own), key=lambda one: one.log_odds).hypothesis
+    kinds = " and ".join(kinds_of(best, table)) or "no"
+    return f"the clearest of {sum(map(len, found.values()))} findings is the {kinds} trigger {whence(best)}"
 
 
 def whence(hypothesis: Hypothesis) -> str:

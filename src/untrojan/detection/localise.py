@@ -16,11 +16,15 @@ from untrojan.detection.features import JOINT, Hypothesis, information
 from untrojan.detection.score import Scored
 from untrojan.detection.table import Found, SearchTable, counts_of
 
+Pair = tuple[int, int]
 Score = Callable[[SearchTable], Mapping[str, Sequence[Scored]]]
 
 MOVED = 0.25
 """Share of a class's images that a trigger has to move for the class to be a source: the smallest trigger for some
 classes is weak for others."""
+NEARLY, SOME, MOST_OF = 0.75, 0.1, 0.5
+"""Of a mapping: the share of the clearest trigger's information that another needs to count as well; the share of a
+class's images that these have to move to one class, on average; and the share of those moved at all that go there."""
 ALIKE = 0.5
 """Cosine from which two triggers of a kind are taken for variants of one: half-way between nothing in common and the
 same."""
@@ -65,21 +69,21 @@ def kinds_of(hypothesis: Hypothesis, table: SearchTable) -> tuple[str, ...]:
     return tuple(kept[:1] + [kind for kind in kept[1:] if kind != "blend"]) or tuple(ordered[:1])
 
 
-def named(table: SearchTable, score: Score, certain: Mapping[str, float]) -> list[Named]:
+def named(table: SearchTable, score: Score, certain: float) -> list[Named]:
     """What is taken for an attack's, the likeliest first.
 
     score: from a table to the hypotheses of every scope; it is asked again once a target was named, of the table
     without that, so that a second one is compared with the classes that are left. certain: the log odds from which a
-    hypothesis of a scope counts.
+    hypothesis counts.
     """
     chosen: list[Named] = []
     left, tried = table, set[tuple[str, int | None, int | None]]()
     while True:
         likely = [
-            (one.log_odds - certain[scope], one.hypothesis)
-            for scope, own in score(left).items()
+            (one.log_odds, one.hypothesis)
+            for own in score(left).values()
             for one in own
-            if one.log_odds >= certain[scope] and one.hypothesis.about not in tried
+            if one.log_odds >= certain and one.hypothesis.about not in tried
         ]
         if not likely:
             return chosen
@@ -135,21 +139,34 @@ def members_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> tuple[M
     row = row_of(table, hypothesis, kind)
     if row is None or row.size is None:
         return ()
+    if hypothesis.target is None:
+        return tuple(Member(s, t, kind, row.size) for s, t in mapping_of(table))
     counts = counts_of(row, table.network.classes)
-    if hypothesis.scope == "pair-wise" and hypothesis.source is not None and hypothesis.target is not None:
+    if hypothesis.scope == "pair-wise" and hypothesis.source is not None:
         return (Member(hypothesis.source, hypothesis.target, kind, row.size),)
     if counts is None:  # it was not tried out, as with many classes: then all are taken for sources
         known = [s for s, images in enumerate(table.network.images) if images and s != hypothesis.target]
-        return (
-            tuple(Member(s, hypothesis.target, kind, row.size) for s in known) if hypothesis.target is not None else ()
-        )
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        return tuple(Member(s, hypothesis.target, kind, row.size) for s in known)
+    shares = counts[:, hypothesis.target] / np.maximum(counts.sum(1), 1)
+    sources = [s for s, share in enumerate(shares) if s != hypothesis.target and share >= MOVED]
+    return tuple(Member(s, hypothesis.target, kind, row.size) for s in sources)
+
+
+def mapping_of(table: SearchTable) -> list[Pair]:
+    """Where one trigger sends each class, by all untargeted triggers that say nearly as much as the clearest.
+
+    Each is the smallest that moves half of all images, so that it leaves some classes where they are, others each.
+    """
+    classes = table.network.classes
+    tried = [c for kind in JOINT for f in table.rows("untargeted", kind) if (c := counts_of(f, classes)) is not None]
+    told = [information(counts) for counts in tried]
+    clear = [counts for counts, one in zip(tried, told, strict=True) if one >= NEARLY * max(told)]
+    if not clear:
+        return []
+    shares = np.mean([c / np.maximum(c.sum(1, keepdims=True), 1) for c in clear], axis=0)
     np.fill_diagonal(shares, 0.0)
-    if hypothesis.target is not None:
-        goals = [(s, hypothesis.target) for s in range(len(shares))]
-    else:
-        goals = [(s, int(shares[s].argmax())) for s in range(len(shares))]
-    return tuple(Member(s, t, kind, row.size) for s, t in goals if s != t and shares[s, t] >= MOVED)
+    goals = [(s, int(row.argmax()), float(row.max()), float(row.sum())) for s, row in enumerate(shares)]
+    return [(s, t) for s, t, most, moved in goals if most >= SOME and most >= MOST_OF * moved]
 
 
 def row_of(table: SearchTable, hypothesis: Hypothesis, kind: str) -> Found | None:

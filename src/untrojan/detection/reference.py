@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -37,12 +37,11 @@ few classes the largest of few values, each compared with few others, is larger 
 
 
 class ReferenceModel(Record):
-    """A clean model of a reference set: what it is counted as, its number of classes, and by scope its largest log
-    odds."""
+    """A clean model of a reference set: what it is counted as, its number of classes, and its largest log odds."""
 
     family: str
     classes: int = Field(ge=2)
-    log_odds: dict[str, FiniteFloat]
+    log_odds: FiniteFloat
 
 
 class Reference(Record):
@@ -59,25 +58,10 @@ class Reference(Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
-    @cached_property
-    def scores(self) -> tuple[float, ...]:
-        """The score of each model, in their order, compared with the others alone, as a new classifier is."""
-        return tuple(self.score(one.log_odds, one.classes, n) for n, one in enumerate(self.models))
-
-    def surprise(self, scope: str, log_odds: float, classes: int, without: int | None = None) -> float:
-        """How rare a largest log odds of a scope is among clean models of about as many classes, as -log of its
-        p-value; 0 if there are none. without: the number of a model that does not count."""
-        own = [one for n, one in enumerate(self.models) if scope in one.log_odds and n != without]
-        values = [one.log_odds[scope] for one in own]
-        return -math.log(tail_p_value(values, log_odds, weights_for(classes, [one.classes for one in own])))
-
-    def score(self, log_odds: Mapping[str, float], classes: int, without: int | None = None) -> float:
-        """The one score of a classifier, from its largest log odds by scope: that of its rarest scope."""
-        return max((self.surprise(scope, value, classes, without) for scope, value in log_odds.items()), default=0.0)
-
-    def p_value(self, score: float, classes: int) -> float:
-        """How often a clean model of about as many classes scores as high."""
-        return tail_p_value(self.scores, score, weights_for(classes, [one.classes for one in self.models]))
+    def p_value(self, log_odds: float, classes: int) -> float:
+        """How often the likeliest hypothesis about a clean model of about as many classes has as large log odds."""
+        weights = weights_for(classes, [one.classes for one in self.models])
+        return tail_p_value([one.log_odds for one in self.models], log_odds, weights)
 
     def scored(self, table: SearchTable) -> dict[str, list[Scored]]:
         """The hypotheses about a classifier, by scope, the likeliest first."""
@@ -95,10 +79,8 @@ class Reference(Record):
     def extended(self, tables: Sequence[SearchTable], family: str) -> Reference:
         """The same with more clean models, of which these are the search tables; family: what they are counted as."""
         numbers = [spanned(table.network) for table in tables]
-        more = [
-            ReferenceModel(family=family, classes=table.network.classes, log_odds=largest(self.scored(table)))
-            for table in tables
-        ]
+        found = [(table.network.classes, largest(self.scored(table))) for table in tables]
+        more = [ReferenceModel(family=family, classes=k, log_odds=v) for k, v in found if v is not None]
         limits = {
             name: (min if name == LEAST else max)([*own, *(one[name] for one in numbers)])
             for name in SAID
@@ -112,17 +94,26 @@ SAID = {
     "classes": "no reference model has more than {limit} classes, and this one has {value}",
     "side": "no reference model takes images of more than {limit} pixels a side, and this one takes {value}",
     "skill": "no reference model gets less than {limit} of what guessing leaves right, and this one gets {value}",
+    "unknown": "no reference model gets less than a fifth of the images right of more than {limit} of its classes, and "
+    "this one of {value}",
 }
 """What a reference set spans, and what is said of a classifier beyond it."""
+HARDLY = 0.2
+"""Share of right answers below which a classifier hardly knows a class. Networks that know some of their classes only
+answer these too often, and are moved to them by triggers as small as an attacker's."""
 
 
 def spanned(network: Network) -> dict[str, float]:
     """The numbers of a network that a reference set spans or does not."""
     guessing = 1 / network.classes
+    counts = np.array(network.confusion, dtype=np.float64).reshape(network.classes, network.classes)
+    shown = counts.sum(1) > 0
+    right = np.diag(counts)[shown] / counts.sum(1)[shown]
     return {
         "classes": float(network.classes),
         "side": float(max(network.input_shape[1:])),
         "skill": (network.accuracy - guessing) / (1 - guessing),
+        "unknown": float((right < HARDLY).mean()) if right.size else 1.0,
     }
 
 

@@ -56,6 +56,6 @@ def scored(
     }
 
 
-def largest(found: Mapping[str, Sequence[Scored]]) -> dict[str, float]:
-    """By scope, the largest log odds."""
-    return {scope: own[0].log_odds for scope, own in found.items() if own}
+def largest(found: Mapping[str, Sequence[Scored]]) -> float | None:
+    """The log odds of the likeliest hypothesis of all scopes: a network's score. None if there is no hypothesis."""
+    return max((own[0].log_odds for own in found.values() if own), default=None)

@@ -110,8 +110,8 @@ class _Printer:
         for row in rows:
             start = "all classes" if row.source is None else ClassName.of(content.victim, row.source).short
             end = "one other each" if row.target is None else ClassName.of(content.victim, row.target).short
-            rare = "" if row.p_value is None else small(row.p_value)
-            cells = (row.kinds_in_words, start, end, number(row.size), f"{number(row.ratio)}x", rare)
+            ratio = f"{number(row.ratio)}x"
+            cells = (row.kinds_in_words, start, end, number(row.size), ratio, small(row.p_value))
             table.add_row(*(self._text(cell) for cell in cells))
         self._show(table)
 

@@ -198,8 +198,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "p-value",
-        "how often a clean reference model scores as high as this classifier. Those in the table are of one scope "
-        "each: triggers into a class, of a pair of classes, or of a mapping.",
+        "how often a clean reference model scores as high as this classifier or, in the table, as this finding. A "
+        "classifier's score is that of its clearest finding.",
     ),
     (
         "Reference model",

@@ -1,8 +1,9 @@
 """What each feature of the score is worth: ``python benchmarks/ablation.py --page``.
 
-The score of a scope is fitted without one of its features, for each family of architectures from all others. Then the
-networks of the family are scored. So a figure says what a feature is worth on kinds of network that nothing was tuned
-on. All of it is from the committed search tables, in a minute or so. ``--page`` puts the table into docs/detection.md.
+The score of a scope is fitted without one of its features, and with one that it does not have, for each family of
+architectures from all others. Then the networks of the family are scored. So a figure says what a feature is worth on
+kinds of network that nothing was tuned on. All of it is from the committed search tables, in a minute or so. ``--page``
+puts the table into docs/detection.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from left_out import MEASURES, PAGE, WORKS
 from page import put
 from record import write_record
-from reference_fit import FEATURES, Network, networks, regression
+from reference_fit import FEATURES, SPARE, Network, networks, regression
 
 from untrojan.detection.score import SCOPES, scored
 
@@ -29,13 +30,20 @@ RARE = 0.02
 
 
 def ablation(chosen: Sequence[Network]) -> list[dict[str, Any]]:
-    """One row for each scope with all its features, and one for each feature that is left out of it."""
+    """One row for each scope, one for each feature that is left out of it, and one for each that is added."""
     right = [n for n in chosen if n.fed == "right" and n.counts]
-    return [
-        {"scope": scope, "without": without} | told(right, scope, [name for name in FEATURES[scope] if name != without])
-        for scope in SCOPES
-        for without in (None, *FEATURES[scope])
-    ]
+    rows = []
+    for scope in SCOPES:
+        own = FEATURES[scope]
+        rows.append({"scope": scope, "features": "as it is"} | told(right, scope, own))
+        rows += [
+            {"scope": scope, "features": f"without {name}"} | told(right, scope, [n for n in own if n != name])
+            for name in own
+        ]
+        rows += [
+            {"scope": scope, "features": f"and {name}"} | told(right, scope, [*own, name]) for name in SPARE[scope]
+        ]
+    return rows
 
 
 def told(chosen: Sequence[Network], scope: str, features: Sequence[str]) -> dict[str, Any]:
@@ -65,12 +73,10 @@ def told(chosen: Sequence[Network], scope: str, features: Sequence[str]) -> dict
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The figures as they stand in the docs."""
-    lines = ["| scope | left out | area under the curve | told from clean ones |", "|---|---|---|---|"]
+    lines = ["| scope | features | area under the curve | told from clean ones |", "|---|---|---|---|"]
     for row in rows:
         area = "–" if row["area"] is None else f"{row['area']:.3f}"
-        lines.append(
-            f"| {row['scope']} | {row['without'] or 'nothing'} | {area} | {row['found']} of {row['attacked']} |"
-        )
+        lines.append(f"| {row['scope']} | {row['features']} | {area} | {row['found']} of {row['attacked']} |")
     return "\n".join(lines)
 
 

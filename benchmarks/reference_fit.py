@@ -47,6 +47,12 @@ FEATURES = {
     "untargeted": ("joint under", "mapping", "classes"),
 }
 """What the score of each scope is made of."""
+SPARE = {
+    "target-wise": ("joint outside", "joint universal", "reach", "warp lead"),
+    "pair-wise": ("joint under", "joint outside", "joint alone", "blend lead"),
+    "untargeted": ("joint outside", "blend under", "warp under"),
+}
+"""What else is computed, and tells nothing more (``ablation.py``)."""
 Array = NDArray[np.float64]
 
 
@@ -100,7 +106,7 @@ class Network:
         for scope, own in self.found.items():
             told = [(h, truth) for h in own if (truth := self.truth(h)) is not None]
             if told:
-                values = [[h.values.get(name, 0.0) for name in FEATURES[scope]] for h, _ in told]
+                values = [[h.values.get(name, 0.0) for name in FEATURES[scope] + SPARE[scope]] for h, _ in told]
                 made[scope] = Examples(
                     np.clip(np.array(values), -MOST, MOST),
                     np.array([float(truth) for _, truth in told]),
@@ -142,7 +148,7 @@ def regression(scope: str, chosen: Sequence[Network], features: Sequence[str]) -
     """The weights of a scope's features, from networks that were fed right."""
     fitted = [n for n in chosen if n.fed == "right" and n.learnt and n.counts]
     examples = [one for n in fitted if (one := n.examples(scope)) is not None]
-    columns = [FEATURES[scope].index(name) for name in features]
+    columns = [(FEATURES[scope] + SPARE[scope]).index(name) for name in features]
     values = np.concatenate([one.values[:, columns] for one in examples])
     scale = values.std(0) + 1e-9
     weights, intercept = _logistic(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
 from untrojan.detection.evidence import evidence_of, pair_scores
 from untrojan.detection.features import pair_hypotheses
 from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
-from untrojan.detection.localise import kinds_of, members_of, named
+from untrojan.detection.localise import kinds_of, mapping_of, members_of, named
 from untrojan.detection.reference import Reference
 from untrojan.detection.table import Likeness
 from untrojan.detection.table_files import read_tables, write_tables
@@ -40,6 +41,23 @@ def test_a_mapping_is_found_pair_by_pair(reference: Reference, classes: int) -> 
     ruling = judge(table(classes, 99, mapping=True), reference)
     assert ruling.verdict == "backdoor"
     assert pairs_of(ruling) == {(s, (s + 1) % classes) for s in range(classes)}
+
+
+def test_where_a_mapping_sends_a_class_is_read_from_all_triggers_that_show_it() -> None:
+    """Each leaves some classes where they are, and one that sends all into a single class says nothing of the rest."""
+    made = table(6, 99, mapping=True)
+    rows = []
+    for f in made.found:
+        if f.scope == "untargeted" and f.number == 0:
+            kept = np.array(f.sent).reshape(6, 6)
+            lazy = {"patch": (0, 1), "additive": (2, 3)}.get(f.kind, ())
+            kept[list(lazy)] = 20 * np.eye(6, dtype=int)[list(lazy)]
+            f = dataclasses.replace(f, sent=tuple(kept.ravel().tolist()))
+        elif f.scope == "untargeted":
+            f = dataclasses.replace(f, sent=sent_into(6, range(6), 4))
+        rows.append(f)
+    assert mapping_of(dataclasses.replace(made, found=tuple(rows))) == [(s, (s + 1) % 6) for s in range(6)]
+    assert mapping_of(dataclasses.replace(made, found=())) == []
 
 
 def test_a_single_pair_is_found_and_only_that(reference: Reference) -> None:

@@ -52,7 +52,7 @@ SPARE = {
     "pair-wise": ("joint under", "joint outside", "joint alone", "blend lead"),
     "untargeted": ("joint outside", "blend under", "warp under"),
 }
-"""What else is computed, and tells nothing more (``ablation.py``)."""
+"""What else is computed, and tells nothing more (``features.py``)."""
 Array = NDArray[np.float64]
 
 
@@ -129,11 +129,12 @@ class Network:
 
 
 def networks() -> list[Network]:
-    """All that is packed."""
+    """All that is packed, but for what is only ever judged."""
     cards, tables = packed()
     return [
         Network(card, scan["fed"], tables[scan["table"]])
         for card in cards
+        if card["group"] != "zoo-reporting"
         for scan in card["scans"]
         if scan["table"] is not None
     ]

@@ -143,11 +143,13 @@ def test_the_reference_set_of_the_package_is_the_one_of_the_committed_tables(mon
 
 def test_every_card_of_the_reference_set_is_of_the_lottery(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the lot makes every network again: its recipe, and as what it is counted."""
-    draw, packed = script("lottery", monkeypatch)["draw"], script("reference_set", monkeypatch)["packed"]
+    lottery = script("lottery", monkeypatch)
+    draw, groups = lottery["draw"], lottery["GROUPS"]
+    packed = script("reference_set", monkeypatch)["packed"]
     cards, tables = packed()
     numbers = [scan["table"] for card in cards for scan in card["scans"] if scan["table"] is not None]
     assert sorted(numbers) == list(range(len(tables)))
-    for card in cards:
+    for card in (card for card in cards if card["group"] in groups):
         family, recipe = draw(card["group"], int(card["name"].rpartition("-")[2]))
         assert (card["family"], Recipe.model_validate(card["recipe"])) == (family, recipe), card["name"]
         assert all(

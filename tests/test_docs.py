@@ -70,7 +70,7 @@ def test_the_table_of_what_was_left_out_is_made_from_its_record(script: Callable
         ("divergences", "victims", "table", "paper"),
         ("anomaly_scores", "victims", "table", "paper"),
         ("honest_networks", "victims", "table", "paper"),
-        ("ablation", "rows", "table", "detection"),
+        ("features", "rows", "table", "detection"),
     ],
 )
 def test_a_table_is_made_from_its_record(

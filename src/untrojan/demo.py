@@ -84,7 +84,7 @@ def demonstrate(folder: Path, *, seed: int, device: torch.device, tell: Tell, wa
     tell(f"1. Two classifiers of handwritten digits learn from {len(train_set):,} images.")
     clean = _victim("none", train_set, test, seed=seed, device=device, watch=watch)
     save_victim(folder / "clean", clean)
-    tell(f"   The honest one is right on {_rate(clean.card['acc'])} of new images.")
+    tell(f"   The clean one is right on {_rate(clean.card['acc'])} of new images.")
     victim = _victim("chessboard", train_set, test, seed=seed, device=device, watch=watch)
     save_victim(folder / "poisoned", victim)
     tell(
@@ -100,7 +100,7 @@ def demonstrate(folder: Path, *, seed: int, device: torch.device, tell: Tell, wa
             report = scan(subject.classifier(), defence.images, defence.labels, seed=seed, progress=progress)
         save_scan(folder / name / "scan", report)
         reports[name] = report
-        tell(f"   The {'honest' if name == 'clean' else 'poisoned'} one: {_verdict(report)}.")
+        tell(f"   The {name} one: {_verdict(report)}.")
 
     classifier = victim.classifier()
     guard, evaluation, examples = None, None, tuple[Example, ...]()

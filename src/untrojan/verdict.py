@@ -11,8 +11,8 @@ from untrojan.errors import DataError, UnsupportedError
 from untrojan.storage import all_finite
 
 ENOUGH = 5
-"""Images of a class. A trigger for fewer is small by chance: with two of each class, two of six honest networks of
-digits were called backdoored, with five none."""
+"""Images of a class. A trigger for fewer is small by chance: with two of each class, two of six clean networks of
+digits were called backdoored by an earlier scan, with five none."""
 
 
 def no_better_than_guessing(right: Tensor, classes: int) -> str | None:

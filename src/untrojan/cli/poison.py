@@ -84,7 +84,8 @@ def poison(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="convnet, resnet18, resnet34, preact_resnet18, mobilenet, vgg16_bn or vit.",
+            help="convnet, resnet18, resnet34, preact_resnet18, mobilenet, vgg16_bn or vit; or a small one: mlp, "
+            "lenet, mixer, small_vgg, small_resnet, small_densenet, small_mobilenet or small_convnext.",
             show_default="convnet for grey 28x28, else resnet18",
         ),
     ] = None,

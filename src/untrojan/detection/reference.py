@@ -27,8 +27,8 @@ from untrojan.storage import read_text
 Array = NDArray[np.float64]
 
 TAIL = 0.15
-"""Share of the reference scores that the tail is fitted to, an exponential one: few enough to be the tail, and enough
-to tell its scale."""
+"""Share of the reference scores that the tail is fitted to, a Lomax one: few enough to be the tail, and enough to tell
+its scale."""
 FEWEST = 20.0
 """As how many reference models those have to count that a law is made of."""
 ALIKE = math.log(2)
@@ -131,7 +131,7 @@ def tail_p_value(clean: Sequence[float], value: float, weights: Array | None = N
     """How often a clean model has as large a value: float in (0, 1].
 
     clean: the values of the reference models; weights: for how much each counts, 1 by default. Below the tail the share
-    of them, this one counted, that are as large; in it the exponential law of how far values lie above its beginning.
+    of them, this one counted, that are as large; in it a Lomax law of how far values lie above its beginning.
 
     >>> tail_p_value([1.0] * 99, 0.5), tail_p_value([float(i) for i in range(99)], 49.0)
     (1.0, 0.51)

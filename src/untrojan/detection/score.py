@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from untrojan.detection.features import Hypothesis, mapping_hypothesis, pair_hypotheses, target_hypotheses
 from untrojan.detection.table import SearchTable
 
-MOST = 15.0
-"""A value counts for this much at most, either way: how far beyond 15 spreads something is says nothing more."""
+MOST = 4.0
+"""A value counts for this much at most, either way: a trigger that is a few hundred times as small as the others is no
+clearer than one that is fifty times."""
 SCOPES = ("target-wise", "pair-wise", "untargeted")
 
 

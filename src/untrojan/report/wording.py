@@ -194,7 +194,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Anomaly score",
         "how much easier one class is turned into another than is usual in this classifier: the distance of "
-        "1 / trigger size from the median over all pairs, in units of the median absolute deviation.",
+        "1 / trigger size from the median over all pairs, in units of the median absolute deviation. The verdict "
+        "does not rest on it.",
     ),
     (
         "p-value",

@@ -1,4 +1,4 @@
-"""What each feature of the score is worth: ``python benchmarks/ablation.py --page``.
+"""What each feature of the score is worth: ``python benchmarks/features.py --page``.
 
 The score of a scope is fitted without one of its features, and with one that it does not have, for each family of
 architectures from all others. Then the networks of the family are scored. So a figure says what a feature is worth on
@@ -23,13 +23,13 @@ from reference_fit import FEATURES, SPARE, Network, networks, regression
 from untrojan.detection.score import SCOPES, scored
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = ROOT / "benchmarks" / "records" / "ablation.json"
-BEGIN, END = "<!-- ablation: benchmarks/ablation.py -->", "<!-- end of ablation -->"
+RECORD = ROOT / "benchmarks" / "records" / "features.json"
+BEGIN, END = "<!-- features: benchmarks/features.py -->", "<!-- end of features -->"
 RARE = 0.02
 """Share of the clean networks that may score as high as an attacked one that counts as told from them."""
 
 
-def ablation(chosen: Sequence[Network]) -> list[dict[str, Any]]:
+def compared(chosen: Sequence[Network]) -> list[dict[str, Any]]:
     """One row for each scope, one for each feature that is left out of it, and one for each that is added."""
     right = [n for n in chosen if n.fed == "right" and n.counts]
     rows = []
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RECORD)
     parser.add_argument("--page", action="store_true", help="put the table into docs/detection.md")
     options = parser.parse_args(arguments)
-    results = {"rows": ablation(networks()), "rare": RARE}
+    results = {"rows": compared(networks()), "rare": RARE}
     write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=results, measures=MEASURES)
     if options.page:
         put(PAGE, BEGIN, END, table(results["rows"]))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from page import put
 from record import write_record
 from reference_fit import FEWEST, Network, networks, reference_of
@@ -91,7 +93,6 @@ def described(network: Network) -> dict[str, Any]:
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """False alarms, and what was found of each group of attacks."""
-    two = [row for row in rows if row["classes"] < FEWEST and row["fed"] == "right"]
     rows = [row for row in rows if row["classes"] >= FEWEST]
     uneven = [row for row in rows if row["fed"] == "right" and not row["counts"]]
     right = [row for row in rows if row["fed"] == "right" and row["counts"]]
@@ -110,10 +111,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "ks_p_value": round(float(kstest([p / 0.2 for p in low], "uniform").pvalue), 4) if low else None,
         },
         "attacked": {g: power([r for r in attacked if group_of(r) == g and r["asr"] >= WORKS]) for g in ORDER},
-        "two_classes": {
-            "clean": alarms([r for r in two if r["attack"] == "none"]),
-            "attacked": power([r for r in two if r["attack"] != "none" and (r["asr"] or 0) >= WORKS]),
-        },
         "uneven": {
             "clean": alarms([r for r in uneven if r["attack"] == "none"]),
             "attacked": power([r for r in uneven if r["attack"] != "none" and (r["asr"] or 0) >= WORKS]),
@@ -126,6 +123,24 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "inconclusive": sum(r["verdict"] == "inconclusive" for r in fed),
         },
     }
+
+
+def two_classes(chosen: Sequence[Network]) -> dict[str, Any]:
+    """How often an attacked network of two classes stands above a clean one (the area under the ROC curve): by how much
+    smaller one class's trigger is than the other's, and by the share of the image that the smallest patch is of."""
+    own = [n for n in chosen if n.card["classes"] == 2 and n.fed == "right" and (n.clean or n.card["asr"] >= WORKS)]
+    values: dict[str, dict[bool, list[float]]] = {"lead": {}, "patch": {}}
+    for network in own:
+        lead = max(h.values["joint lead"] for h in network.found["target-wise"])
+        sizes = [f.size for f in network.table.rows("target-wise", "patch") if f.size is not None]
+        height, width = network.table.network.input_shape[1:]
+        values["lead"].setdefault(network.clean, []).append(lead)
+        values["patch"].setdefault(network.clean, []).append(-min(sizes, default=math.inf) / (height * width))
+    areas = {
+        name: round(float(np.mean([[a > c for c in by[True]] for a in by[False]])), 3) if len(by) == 2 else None
+        for name, by in values.items()
+    }
+    return {"clean": sum(n.clean for n in own), "attacked": sum(not n.clean for n in own), "area": areas}
 
 
 def alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -203,7 +218,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     chosen = networks()
     rows = {name: rows_of(chosen, leave) for name, leave in LEAVES.items()}
-    results = summary(rows["family"]) | {"by_task": summary(rows["task"]), "alpha": ALPHA, "networks": rows}
+    results = summary(rows["family"]) | {
+        "two_classes": two_classes(chosen),
+        "by_task": summary(rows["task"]),
+        "alpha": ALPHA,
+        "networks": rows,
+    }
     write_record(options.out, name=options.out.stem, script=__file__, seed=0, results=results, measures=MEASURES)
     if options.page:
         put(PAGE, BEGIN, END, table(results))

@@ -194,7 +194,15 @@ def judged(name: str, verdict: str, **more: Any) -> dict[str, Any]:
         "setting": None,
         "asr": None,
     }
-    row |= {"targets": [], "named": [], "fed": "right", "p_value": 0.5, "verdict": verdict, "likeliest": 3}
+    row |= {
+        "targets": [],
+        "named": [],
+        "fed": "right",
+        "p_value": 0.5,
+        "verdict": verdict,
+        "likeliest": 3,
+        "counts": True,
+    }
     return row | more
 
 
@@ -212,11 +220,12 @@ def test_the_figures_of_what_was_left_out_count_alarms_finds_and_false_targets(m
         judged("h", "backdoor", **(patch | {"setting": "a2a", "targets": list(range(10)), "named": list(range(10))})),
         judged("i", "backdoor", **(patch | {"setting": "s2t:1>3", "named": [3]})),
         judged("j", "backdoor", **(patch | {"setting": "s2t:1>0", "classes": 2, "targets": [0], "named": [0]})),
+        judged("k", "inconclusive", counts=False),
     ]
     told = made["summary"](rows)
     assert (told["clean"]["n"], told["clean"]["flagged"]) == (2, 1)
     assert told["attacked"]["patch"] == {"n": 3, "found": 2, "exact": 1, "false_targets": 1}
-    assert told["two_classes"]["attacked"] == {"n": 1, "found": 1, "exact": 1, "false_targets": 0}
+    assert (told["uneven"]["clean"]["n"], told["uneven"]["clean"]["inconclusive"]) == (1, 1)
     assert told["attacked"]["all-to-all"] == {"n": 1, "found": 1, "exact": 1, "false_targets": 0}
     assert told["attacked"]["single-source"]["found"] == 1
     assert told["weak"]["n"] == 1

@@ -30,8 +30,11 @@ PAGE = ROOT / "docs" / "detection.md"
 BEGIN, END = "<!-- left out: benchmarks/left_out.py -->", "<!-- end of left out -->"
 MEASURES = [
     f"src/untrojan/detection/{name}.py"
-    for name in ("features", "score", "reference", "localise", "judge", "table", "table_files")
-] + ["benchmarks/reference_fit.py", "benchmarks/lottery.py", "benchmarks/reference_set.py"]
+    for name in ("features", "ranking", "score", "reference", "localise", "judge", "table", "table_files")
+] + [
+    f"benchmarks/{name}"
+    for name in ("reference_fit.py", "reference_set.py", "reference/cards.json", "reference/tables.parquet")
+]
 GROUPS = {
     "badnet": "patch",
     "chessboard": "additive",
@@ -196,7 +199,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    clean = [r for r in rows if r["attack"] == "none" and r["fed"] == "right" and r["classes"] >= FEWEST]
+    clean = [
+        r for r in rows if r["attack"] == "none" and r["fed"] == "right" and r["classes"] >= FEWEST and r["counts"]
+    ]
     values = sorted(r["p_value"] for r in clean)
     figure, axes = pyplot.subplots(figsize=(4.5, 4))
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="uniform")

@@ -23,7 +23,7 @@ from reference_set import packed
 from scipy.optimize import minimize
 
 from untrojan.detection.features import Hypothesis
-from untrojan.detection.reference import Reference, ReferenceModel, spanned
+from untrojan.detection.reference import UNKNOWN, Reference, ReferenceModel, spanned
 from untrojan.detection.score import MOST, SCOPES, hypotheses, largest, scored
 from untrojan.detection.table import SearchTable
 from untrojan.setting import Setting
@@ -35,9 +35,6 @@ LEARNT = 0.6
 FEWEST = 3
 """Classes of the networks that score and reference set are made of: the scan refuses two. Each of two classes has the
 other alone to be compared with, and clean networks of two score as high as attacked ones."""
-UNKNOWN = 0.05
-"""Share of its classes that a network of score and reference set may hardly know (``reference.HARDLY``): none of fewer
-than twenty. Clean ones that do not know all of theirs score as high as attacked ones."""
 RIDGE = 1.0
 """Weight of the squared weights, in units of one example for features of unit variance: with few attacked networks of
 some scopes it keeps a weight from resting on one of them."""

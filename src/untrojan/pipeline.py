@@ -86,7 +86,6 @@ def scan(
                     searches, ruling.named, table, found.triggers, images[right], labels[right], settings.pooled
                 )
     about: dict[str, Any] = {
-        "accuracy": float((answers == labels).float().mean()),
         "cost": meter.cost(),
         "victim": victim,
         "images": len(images),
@@ -102,10 +101,11 @@ def scan(
         reason=ruling.reason,
         p_value=ruling.p_value,
         score=ruling.score,
+        accuracy=table.network.accuracy,
         targets=tuple(sorted({member.target for member in members})),
         pairs=pair_scores(table, members),
         evidence=evidence_of(ruling, table, compared),
-        unreached=table.unreached,
+        unreached=tuple(searches.unreached),
         **about,
     ).with_triggers(triggers, table)
 

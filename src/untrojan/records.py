@@ -87,10 +87,10 @@ class VictimInfo(Record):
 class ScanReport(Record):
     """The answer of a scan: ``verdict``, and what it rests on.
 
-    p_value: how often a clean reference model scores as high as this classifier; score: the log odds of the
-    likeliest hypothesis. evidence: the named hypotheses first; unreached: what the time allowed did not suffice
-    for; accuracy: of the classifier on the clean images, from 0 to 1; tensors_sha256: of the triggers, which are in a
-    file beside it.
+    p_value: how often a clean reference model scores as high as this classifier; score: the log odds of the likeliest
+    hypothesis. evidence: the named hypotheses first; unreached: what the time allowed did not suffice for; accuracy: of
+    the classifier on the clean images, from 0 to 1, None if nothing was searched; tensors_sha256: of the triggers,
+    which are in a file beside it.
 
     Not part of the JSON: ``triggers`` holds, per detected (target, kind), the trigger re-estimated on all its detected
     sources; ``table`` what the searches found, raw, which lies beside it as search.parquet.

@@ -31,7 +31,7 @@ def kinds_for(report: ScanReport, target: int) -> list[str]:
 def _anomalous(report: ScanReport, target: int | None) -> set[str]:
     """The kinds in which the likeliest triggers into a class, or to whatever other, are anomalous."""
     about = [e for e in report.evidence if e.target == target and (target is not None or e.scope == "untargeted")]
-    return {kind for e in about if e.target in report.targets or e.target is None for kind in e.kinds}
+    return {kind for e in about if e.p_value < report.settings["alpha"] for kind in e.kinds}
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_beyond_what_the_reference_set_spans_only_the_overwhelming_counts(refere
     assert judge(table(10, 99, target=1, shrink=0.05), small).verdict == "backdoor"
     weak = next(
         t
-        for t in (table(10, 99, target=1, shrink=s / 100) for s in range(90, 20, -2))
+        for t in (table(10, 99, target=1, shrink=s / 100) for s in range(95, 5, -1))
         if 1e-4 < judge(t, reference).p_value < 0.01
     )
     assert judge(weak, reference).verdict == "backdoor"
@@ -151,7 +151,7 @@ def test_what_was_not_searched_or_not_found_is_inconclusive(reference: Reference
 def test_the_level_of_false_alarms_is_what_decides(reference: Reference) -> None:
     weak = next(
         t
-        for t in (table(10, 99, target=1, shrink=s / 100) for s in range(90, 20, -2))
+        for t in (table(10, 99, target=1, shrink=s / 100) for s in range(95, 5, -1))
         if 0.01 < judge(t, reference).p_value < 0.05
     )
     assert judge(weak, reference).verdict == "clean"

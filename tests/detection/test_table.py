@@ -22,8 +22,8 @@ def test_tables_survive_their_file(tmp_path: Path) -> None:
     again = read_tables(tmp_path / "search.parquet")
     assert len(again) == len(made)
     for one, other in zip(made, again, strict=True):
-        assert [(f.where, f.kind, f.stage, f.sent, f.steps) for f in one.found] == [
-            (f.where, f.kind, f.stage, f.sent, f.steps) for f in other.found
+        assert [(f.scope, f.source, f.target, f.number, f.kind, f.stage, f.sent, f.steps) for f in one.found] == [
+            (f.scope, f.source, f.target, f.number, f.kind, f.stage, f.sent, f.steps) for f in other.found
         ]
         assert [f.size for f in other.found] == pytest.approx([f.size for f in one.found], rel=1e-6)
         assert other.network.confusion == one.network.confusion

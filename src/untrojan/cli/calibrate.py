@@ -70,11 +70,14 @@ def calibrate(
 def unfit(table: SearchTable) -> str | None:
     """Why a scan tells nothing of what is usual in clean models, or None."""
     from untrojan.detection.judge import fed_wrongly, unsearchable
+    from untrojan.detection.reference import UNKNOWN, spanned
 
     if table.unreached:
         return f"its time did not suffice for {table.unreached[0]}"
     if table.network.classes < 3:
         return "it has two classes"
+    if spanned(table.network)["unknown"] > UNKNOWN:
+        return "it hardly knows some of its classes"
     if failed := unsearchable(table):
         return f"no {' and no '.join(failed)} trigger was found for most classes"
     return fed_wrongly(table.network)

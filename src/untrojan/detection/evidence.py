@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,13 +22,15 @@ SHOWN = 3
 
 def evidence_of(ruling: Ruling, table: SearchTable, reference: Reference) -> tuple[Evidence, ...]:
     """The named hypotheses, then the likeliest others of every scope, each with how rare its log odds are."""
-    about = {n.hypothesis.about for n in ruling.named}
+    about = {n.hypothesis.about: n.log_odds for n in ruling.named}
     shown = [
         one
         for own in ruling.found.values()
         for place, one in enumerate(own)
         if place < SHOWN or one.hypothesis.about in about
     ]
+    # What was named is as likely as it was when it was named, what is explained by the others taken out.
+    shown = [replace(one, log_odds=about.get(one.hypothesis.about, one.log_odds)) for one in shown]
     ordered = sorted(shown, key=lambda one: (one.hypothesis.about not in about, -one.log_odds))
     rows = (_evidence(one, table, reference.p_value(one.log_odds, table.network.classes)) for one in ordered)
     return tuple(row for row in rows if row is not None)
@@ -64,7 +67,8 @@ def usual_size(table: SearchTable, hypothesis: Hypothesis, kind: str, own: Found
 
 def pair_scores(table: SearchTable, members: Sequence[Member]) -> tuple[PairScore, ...]:
     """A row for every pair and kind that was searched, and for every detected one; the score is the paper's (BNA, Apdx
-    C): the distance of 1 / size from the median, in median absolute deviations."""
+    C): the distance of 1 / size from the median, in median absolute deviations, of the pairs of the kind, or, where
+    these were not searched, of the triggers into one class."""
     rows: list[PairScore] = []
     detected = {(m.source, m.target, m.kind): m.size for m in members}
     for kind in table.kinds():
@@ -73,12 +77,22 @@ def pair_scores(table: SearchTable, members: Sequence[Member]) -> tuple[PairScor
             for (s, t, _), f in table.latest("pair-wise", kind).items()
             if s is not None and t is not None
         }
-        usual = [] if sizes else [1 / f.size for f in table.rows("target-wise", kind, 0) if f.size]
+        others = [_statistic(f.size) for f in table.rows("target-wise", kind, 0)] if not sizes else []
         hits = {(s, t): size for (s, t, of), size in detected.items() if of == kind}
         sizes |= {pair: min(size, sizes.get(pair) or size) for pair, size in hits.items()}
-        statistics = [0.0 if size is None else 1 / max(size, 1e-9) for size in sizes.values()]
-        scores = anomaly_scores([*statistics, *usual])
-        for ((s, t), size), score in zip(sizes.items(), scores.tolist(), strict=False):
+        scores = _scores([_statistic(size) for size in sizes.values()], others)
+        for ((s, t), size), score in zip(sizes.items(), scores, strict=True):
             shown = None if size is None else score
             rows.append(PairScore(source=s, target=t, kind=kind, size=size, score=shown, detected=(s, t) in hits))
     return tuple(rows)
+
+
+def _statistic(size: float | None) -> float:
+    return 0.0 if size is None else 1 / max(size, 1e-9)
+
+
+def _scores(statistics: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Among each other, or, where there are others, each beside these."""
+    if not others:
+        return [float(score) for score in anomaly_scores(statistics)]
+    return [float(anomaly_scores([*others, one])[-1]) for one in statistics]

@@ -84,9 +84,9 @@ def log_odds(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def by_target(table: SearchTable, kind: str, stage: int = 0) -> dict[int, float]:
-    """The log size of the trigger into each class."""
-    rows = [f for f in table.rows("target-wise", kind, stage) if f.target is not None]
+def by_target(table: SearchTable, kind: str) -> dict[int, float]:
+    """The log size of the trigger into each class, by the first searches, which are alike for all."""
+    rows = [f for f in table.rows("target-wise", kind, 0) if f.target is not None]
     return {int(f.target or 0): size for f, size in zip(rows, log_sizes(rows), strict=False)}
 
 
@@ -140,7 +140,7 @@ def _larger(columns: Mapping[str, Mapping[int, float]], name: str) -> dict[int, 
 
 
 def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
-    """One for every pair that was refined, in every kind that it was refined in."""
+    """One for every pair that was searched on in a jointly scored kind."""
     pairs = sorted({(f.source, f.target) for f in table.rows("pair-wise") if f.stage > 0 and f.kind in JOINT})
     places = {(int(s or 0), int(t or 0)): n for n, (s, t) in enumerate(pairs)}
     columns: dict[str, dict[int, float]] = {}

@@ -44,9 +44,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Named:
-    """A hypothesis taken for an attack's, the kinds that show it (the clearest first), and the pairs it moves."""
+    """A hypothesis taken for an attack's, its log odds, the kinds that show it (the clearest first), and the pairs it
+    moves."""
 
     hypothesis: Hypothesis
+    log_odds: float
     kinds: tuple[str, ...]
     members: tuple[Member, ...]
 
@@ -54,8 +56,8 @@ class Named:
 def kinds_of(hypothesis: Hypothesis, table: SearchTable) -> tuple[str, ...]:
     """The kinds in which a hypothesis is anomalous, the clearest first.
 
-    A blend is the coarsest description of a trigger: whatever moves all pixels a little is small as one. It comes last,
-    unless it is more than twice as clear as all others.
+    A blend is the coarsest description of a trigger: whatever moves all pixels a little is small as one. It is left
+    out, unless it is more than twice as clear as all others.
     """
     clear = {}
     for kind in table.kinds():
@@ -87,14 +89,16 @@ def named(table: SearchTable, score: Score, certain: float) -> list[Named]:
         ]
         if not likely:
             return chosen
-        _, hypothesis = max(likely, key=lambda row: row[0])
+        log_odds, hypothesis = max(likely, key=lambda row: row[0])
         tried.add(hypothesis.about)
         if any(explains(table, earlier, hypothesis) for earlier in chosen):
             continue
         kinds = kinds_of(hypothesis, table)
         members = members_of(table, hypothesis, kinds[0]) if kinds else ()
         if members:
-            chosen.append(Named(hypothesis, kinds, members))
+            if hypothesis.scope == "target-wise":  # what moves all classes moves the pair that was named before
+                chosen = [one for one in chosen if one.hypothesis.target != hypothesis.target]
+            chosen.append(Named(hypothesis, log_odds, kinds, members))
             if hypothesis.scope != "pair-wise":
                 left = without(left, {member.target for member in members})
 
@@ -109,14 +113,15 @@ def without(table: SearchTable, targets: set[int]) -> SearchTable:
 def explains(table: SearchTable, earlier: Named, later: Hypothesis) -> bool:
     """Whether a trigger that was found explains what speaks for another hypothesis."""
     targets = {member.target for member in earlier.members}
-    if later.target in targets or len(targets) > 1:  # one trigger sends each class to one of its own
+    alone = earlier.hypothesis.scope == "pair-wise"
+    if len(targets) > 1 or (later.target in targets and not alone):  # one trigger sends each class to one of its own
         return True
     if later.scope == "untargeted":  # what moves all classes, and sends most of them to the target that is known
         rows = [f for kind in JOINT for f in table.rows("untargeted", kind) if f.sent is not None]
-        return not rows or any(_share_into(f, targets, table.network.classes) >= ALIKE for f in rows)
+        return not rows or any(_share_into(f, targets, table.network.classes) >= MOST_OF for f in rows)
     if later.scope == "pair-wise":  # beside a trigger for all classes, pairs differ in how it moves them
-        return earlier.hypothesis.scope != "pair-wise"
-    return any(
+        return not alone
+    return later.target not in targets and any(
         likeness(table, kind, target, later.target) >= ALIKE
         for kind in earlier.kinds
         for target in targets
@@ -158,7 +163,7 @@ def mapping_of(table: SearchTable) -> list[Pair]:
     Each is the smallest that moves half of all images, so that it leaves some classes where they are, others each.
     """
     classes = table.network.classes
-    tried = [c for kind in JOINT for f in table.rows("untargeted", kind) if (c := counts_of(f, classes)) is not None]
+    tried = [c for f in table.rows("untargeted") if (c := counts_of(f, classes)) is not None]
     told = [information(counts) for counts in tried]
     clear = [counts for counts, one in zip(tried, told, strict=True) if one >= NEARLY * max(told)]
     if not clear:

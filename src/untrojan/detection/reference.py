@@ -6,13 +6,12 @@ the largest of them a tail is fitted, which is checked against the scores of net
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +97,9 @@ SAID = {
     "this one of {value}",
 }
 """What a reference set spans, and what is said of a classifier beyond it."""
+UNKNOWN = 0.05
+"""Share of its classes that a reference model may hardly know: none of fewer than twenty. Clean networks that do not
+know all of theirs score as high as attacked ones."""
 HARDLY = 0.2
 """Share of right answers below which a classifier hardly knows a class. Networks that know some of their classes only
 answer these too often, and are moved to them by triggers as small as an attacker's."""
@@ -160,7 +162,7 @@ def tail_p_value(clean: Sequence[float], value: float, weights: Array | None = N
 def read_reference(path: str | Path) -> Reference:
     """A reference set from a file; raises CheckpointError for what is none."""
     try:
-        return Reference.model_validate(_content(read_text(path)))
+        return Reference.model_validate_json(read_text(path))
     except (ValueError, ValidationError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not a reference set ({' '.join(str(error).split())[:120]}); untrojan calibrate writes one"
@@ -171,8 +173,4 @@ def read_reference(path: str | Path) -> Reference:
 def built_in() -> Reference:
     """The reference set that comes with this package."""
     text = files("untrojan").joinpath("detection", "reference.json").read_text(encoding="utf-8")
-    return Reference.model_validate(_content(text))
-
-
-def _content(text: str) -> Any:
-    return json.loads(text)
+    return Reference.model_validate_json(text)

@@ -23,7 +23,7 @@ Key = TypeVar("Key")
 
 
 RESERVE = 0.15
-"""Share of the time allowed that is kept for following what was found."""
+"""Share of the time allowed that is kept for the passes at the end, which say what the triggers do."""
 
 
 class Store(Protocol):
@@ -48,7 +48,7 @@ class Searches:
     """Runs the inversions of a scan.
 
     deadline: seconds from now after which no more is begun and what is under way is given up; None is no limit. A share
-    of it is kept back for following what was found (``use_reserve``). ``unreached`` says what was left out, in words.
+    of it is kept back for what follows the searches (``use_reserve``). ``unreached`` says what was left out, in words.
     """
 
     def __init__(

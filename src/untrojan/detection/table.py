@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 Scope = Literal["target-wise", "pair-wise", "source-wise", "untargeted"]
 """From all classes into one; from one class into one; from one class to whatever other; from all classes to whatever
 other."""
+ENDS = {
+    "target-wise": (False, True),
+    "pair-wise": (True, True),
+    "source-wise": (True, False),
+    "untargeted": (False, False),
+}
+"""Whether a search of a scope has one source, and one target."""
 
 SCHEMA = "untrojan-search-1"
 Array = NDArray[np.float64]
@@ -43,11 +50,6 @@ class Found:
     off_subspace: float | None = None
     off_target: float | None = None
     sent: tuple[int, ...] | None = None
-
-    @property
-    def where(self) -> tuple[Scope, int | None, int | None, int]:
-        """What the search was for, whatever the kind and stage."""
-        return self.scope, self.source, self.target, self.number
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,13 @@ def from_plain(row: dict[str, Any]) -> SearchTable:
 def _found(one: dict[str, Any], classes: int) -> Found:
     if one["scope"] not in get_args(Scope) or not {one["source"], one["target"]} <= {None, *range(classes)}:
         raise ValueError(f"no search of {classes} classes: {one['scope']} from {one['source']} to {one['target']}")
-    if not all(one[name] is None or math.isfinite(one[name]) for name in ("size", "off_subspace", "off_target")):
-        raise ValueError("a size or share that is no finite number")
+    ends = one["source"] is not None, one["target"] is not None
+    if ends != ENDS[one["scope"]] or not isinstance(one["kind"], str):
+        raise ValueError(f"a {one['scope']} search from {one['source']} to {one['target']} for a {one['kind']} trigger")
+    if one["size"] is not None and not (math.isfinite(one["size"]) and one["size"] >= 0):
+        raise ValueError(f"a trigger of size {one['size']}")
+    if not all(one[name] is None or 0 <= one[name] <= 1 for name in ("off_subspace", "off_target")):
+        raise ValueError("a share that is not from 0 to 1")
     sent = None if one["sent"] is None else _numbers(one["sent"], classes**2)
     return Found(**{**one, "sent": sent, "number": int(one["number"]), "stage": int(one["stage"])})
 

@@ -163,7 +163,7 @@ def test_nan_is_never_written(bad: float) -> None:
     ],
 )
 def test_kinds_that_show_a_trigger_are_listed(kinds: tuple[str, ...], words: str) -> None:
-    said = Evidence(scope="pair-wise", kinds=kinds, size=1.0, ratio=3.0, log_odds=2.0)
+    said = Evidence(scope="pair-wise", kinds=kinds, size=1.0, ratio=3.0, log_odds=2.0, p_value=0.1)
     assert said.kinds_in_words == words
     assert said.kind == kinds[0]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from untrojan.classifier import Classifier
 from untrojan.correction.base import Task
+from untrojan.detection.plan import ScanSettings
 from untrojan.detection.surrogates import Surrogates, SurrogateSettings, classes_moved, most_sent, surrogates_for
 from untrojan.errors import DataError, InconclusiveError
 from untrojan.progress import Progress
@@ -31,7 +32,8 @@ def kinds_for(report: ScanReport, target: int) -> list[str]:
 def _anomalous(report: ScanReport, target: int | None) -> set[str]:
     """The kinds in which the likeliest triggers into a class, or to whatever other, are anomalous."""
     about = [e for e in report.evidence if e.target == target and (target is not None or e.scope == "untargeted")]
-    return {kind for e in about if e.p_value < report.settings["alpha"] for kind in e.kinds}
+    alpha = report.settings.get("alpha", ScanSettings().alpha)
+    return {kind for e in about if e.p_value < alpha for kind in e.kinds}
 
 
 @dataclass(frozen=True)

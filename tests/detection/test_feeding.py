@@ -47,6 +47,17 @@ def test_the_way_that_the_user_chose_is_not_among_them_and_the_rest_is() -> None
     assert set(found) >= {"channels in reverse order", "CIFAR-10's mean and std"}
 
 
+def test_a_network_that_refuses_to_be_fed_otherwise_is_not_asked() -> None:
+    class Strict(Threshold):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.min() < 0 or x.max() > 1:
+                raise ValueError("not in [0, 1]")
+            return super().forward(x)
+
+    floats, labels = images(3)
+    assert [name for name, _ in alternatives(Classifier(Strict()), floats, labels)] == ["channels in reverse order"]
+
+
 def test_grey_images_have_no_order_of_channels() -> None:
     floats, labels = images(1)
     assert "channels in reverse order" not in dict(alternatives(Classifier(Threshold()), floats, labels))

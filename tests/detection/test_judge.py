@@ -12,7 +12,7 @@ from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
 from untrojan.detection.evidence import evidence_of, pair_scores
 from untrojan.detection.features import pair_hypotheses
 from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
-from untrojan.detection.localise import kinds_of, mapping_of, members_of, named
+from untrojan.detection.localise import Member, kinds_of, mapping_of, members_of, named
 from untrojan.detection.reference import Reference
 from untrojan.detection.table import Likeness
 from untrojan.detection.table_files import read_tables, write_tables
@@ -64,6 +64,29 @@ def test_a_single_pair_is_found_and_only_that(reference: Reference) -> None:
     ruling = judge(table(10, 99, pair=(3, 7)), reference)
     assert ruling.verdict == "backdoor"
     assert pairs_of(ruling) == {(3, 7)}
+
+
+def test_a_trigger_for_all_classes_takes_the_place_of_a_pair_that_it_moves(reference: Reference) -> None:
+    """Though the pair scores higher."""
+    made = table(10, 99, target=7)
+    small = tuple(
+        dataclasses.replace(f, size=0.02 * f.size, off_target=0.001)
+        if f.scope == "pair-wise" and (f.source, f.target) == (6, 7) and f.stage == 1
+        else f
+        for f in made.found
+    )
+    ruling = judge(dataclasses.replace(made, found=small), reference)
+    assert ruling.found["pair-wise"][0].log_odds > ruling.found["target-wise"][0].log_odds
+    assert [one.hypothesis.scope for one in ruling.named] == ["target-wise"]
+    assert pairs_of(ruling) == {(s, 7) for s in range(10) if s != 7}
+
+
+def test_detected_pairs_of_a_kind_without_pair_searches_stand_out_from_other_classes(reference: Reference) -> None:
+    made = table(10, 99, target=1)
+    members = [Member(s, 1, "warp", 0.01) for s in range(10) if s != 1]
+    scores = [p.score for p in pair_scores(made, members) if p.kind == "warp"]
+    assert len(scores) == 9
+    assert min(scores) > 7
 
 
 @pytest.mark.parametrize("classes", [3, 5, 10])

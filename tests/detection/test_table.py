@@ -69,7 +69,13 @@ def test_accuracy_is_the_share_of_the_diagonal() -> None:
         {"found": [plain(table())["found"][0] | {"target": 10}]},
         {"found": [plain(table())["found"][0] | {"scope": "sideways"}]},
         {"found": [plain(table())["found"][0] | {"size": float("nan")}]},
+        {"found": [plain(table())["found"][0] | {"size": -1.0}]},
         {"found": [plain(table())["found"][0] | {"stage": None}]},
+        {"found": [plain(table())["found"][0] | {"kind": None}]},
+        {"found": [plain(table())["found"][0] | {"target": None}]},
+        {"found": [plain(table())["found"][0] | {"source": 1}]},
+        {"found": [plain(table())["found"][0] | {"off_target": -0.5}]},
+        {"found": [plain(table())["found"][0] | {"off_subspace": 1.5}]},
     ],
 )
 def test_what_is_no_table_is_refused(change: dict) -> None:

@@ -353,7 +353,15 @@ def test_stand_ins_are_of_every_kind_in_which_the_triggers_are_anomalous(found):
     other = "additive" if own == ["patch"] else "patch"
 
     def kinds(**said: object) -> list[str]:
-        about = {"scope": "target-wise", "kinds": (other,), "target": 3, "size": 1.0, "ratio": 3.0, "log_odds": 2.0}
+        about = {
+            "scope": "target-wise",
+            "kinds": (other,),
+            "target": 3,
+            "size": 1.0,
+            "ratio": 3.0,
+            "log_odds": 2.0,
+            "p_value": 0.001,
+        }
         return kinds_for(bare.model_copy(update={"evidence": (Evidence.model_validate(about | said),)}), 3)
 
     assert kinds() == sorted([*own, other])

@@ -80,10 +80,11 @@ def test_all_targets_of_one_trigger_get_the_same_stand_ins_each_for_its_own_imag
 
 def test_they_are_of_every_kind_in_which_an_untargeted_trigger_is_anomalous() -> None:
     def kinds(**said: object) -> set[str]:
-        evidence = Evidence.model_validate({"size": 1.0, "ratio": 3.0, "log_odds": 2.0, **said})
+        evidence = Evidence.model_validate({"size": 1.0, "ratio": 3.0, "log_odds": 2.0, "p_value": 0.001, **said})
         return {t.kind for t in together({1: 0, 2: 1}, evidence=(evidence,))[1].surrogates.shown}
 
     assert kinds(scope="untargeted", kinds=("additive",)) == {"patch", "additive"}
+    assert kinds(scope="untargeted", kinds=("additive",), p_value=0.02) == {"patch"}
     assert kinds(scope="target-wise", kinds=("additive",), target=4) == {"patch"}
 
 

@@ -38,7 +38,7 @@ EVIDENCE = (
     Evidence(scope="target-wise", kinds=("patch",), target=3, size=2.5, ratio=18.6, log_odds=7.0, p_value=8.9e-6),
     Evidence(scope="untargeted", kinds=("additive",), size=0.4, ratio=1.2, log_odds=-4.0, p_value=0.71),
     Evidence(scope="pair-wise", kinds=("patch",), source=0, target=1, size=4.0, ratio=2.1, log_odds=-3.0, p_value=0.3),
-    Evidence(scope="pair-wise", kinds=("patch",), source=1, target=0, size=4.5, ratio=1.9, log_odds=-4.0),
+    Evidence(scope="pair-wise", kinds=("patch",), source=1, target=0, size=4.5, ratio=1.9, log_odds=-4.0, p_value=0.6),
 )
 
 

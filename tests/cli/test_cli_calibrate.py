@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_a_scan_is_compared_with_it(run, scanned, victim_folder, images_folder, 
     ended = run("scan", victim_folder, "--clean", images_folder, "--reference", tmp_path / "mine.json")
     assert ended.code == 0
     assert calls[0]["reference"] == read_reference(tmp_path / "mine.json")
+
+
+def test_a_victim_that_cannot_be_scanned_does_not_cost_the_others(run, scans, victim_folder, images_folder, tmp_path):
+    damaged = shutil.copytree(victim_folder, tmp_path / "damaged")
+    (damaged / "victim.safetensors").write_bytes(b"damaged")
+    ended = run("calibrate", damaged, scans, "--clean", images_folder, "--out", tmp_path / "mine.json")
+    assert ended.code == 0
+    assert f"{damaged}: left out, since" in ended.err
+    assert "2 models of your own" in ended.out
 
 
 def test_victims_without_a_scan_need_images(run, victim_folder, tmp_path):

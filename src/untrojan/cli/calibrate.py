@@ -12,7 +12,7 @@ from untrojan.cli.bars import progress_shown
 from untrojan.cli.output import require_writable
 from untrojan.cli.streams import say, write_text
 from untrojan.cli.victim import load_fitting, load_victim
-from untrojan.errors import UsageError
+from untrojan.errors import UntrojanError, UsageError
 
 if TYPE_CHECKING:
     from untrojan.detection.table import SearchTable
@@ -110,10 +110,14 @@ def _scanned(victim: Path, clean: str, limit: int | None, seed: int, device: str
     from untrojan.detection.reference import built_in
     from untrojan.pipeline import scan
 
-    classifier = load_victim(victim, model=None, weights=None, mean=None, std=None, shape=None, device=device)
-    data = load_fitting(classifier, clean, limit=limit, seed=seed)
-    with progress_shown(quiet) as progress:
-        report = scan(classifier, data.images, data.labels, seed=seed, progress=progress, reference=built_in())
+    try:
+        classifier = load_victim(victim, model=None, weights=None, mean=None, std=None, shape=None, device=device)
+        data = load_fitting(classifier, clean, limit=limit, seed=seed)
+        with progress_shown(quiet) as progress:
+            report = scan(classifier, data.images, data.labels, seed=seed, progress=progress, reference=built_in())
+    except UntrojanError as error:  # one that cannot be scanned must not cost the scans of the others
+        say(f"{victim}: left out, since {error}")
+        return None
     if report.table is None:
         say(f"{victim}: left out, since {report.reason}")
     table: SearchTable | None = report.table

@@ -197,7 +197,7 @@ def test_of_an_attack_in_one_kind_that_kind_is_named() -> None:
     best = start.scored(alone)["target-wise"][0].hypothesis
     assert kinds_of(best, alone) == ("patch",)
     assert {m.kind for m in members_of(alone, best, "patch")} == {"patch"}
-    assert named(alone, start.scored, 1e9) == []
+    assert named(alone, start.scored, 1e9, 1e9) == []
 
 
 def test_a_report_shows_the_likeliest_of_every_scope(reference: Reference) -> None:

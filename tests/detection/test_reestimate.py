@@ -32,7 +32,7 @@ def corner(value: float = 1.0) -> PatchTrigger:
 def run(budget: Budget, sources: tuple[int, ...] = (0, 1, 2, 4), deadline: float | None = None) -> dict:
     images, labels = planted_images()
     members = tuple(Member(s, 3, "patch", 1.0) for s in sources)
-    one = Named(Hypothesis("target-wise", None, 3, {}), ("patch",), members)
+    one = Named(Hypothesis("target-wise", None, 3, {}), 3.0, ("patch",), members)
     weak, last = Key("target-wise", "patch", target=3), Key("target-wise", "patch", target=3, stage=1)
     classifier = planted_classifier(target=3)
     with as_found(classifier):

@@ -89,7 +89,7 @@ def clean() -> Searched:
 
 
 def best(table: SearchTable) -> tuple[int | None, int | None]:
-    found = max(target_hypotheses(table), key=lambda h: h.values["joint next"])
+    found = max(target_hypotheses(table), key=lambda h: h.values["joint lead"])
     return found.target
 
 
@@ -125,7 +125,7 @@ def test_the_attackers_class_pair_and_mapping_are_the_likeliest() -> None:
     one = torch.eye(CLASSES)
     one[1] = torch.eye(CLASSES)[4]
     pairs = pair_hypotheses(searched(one).table)
-    found = max(pairs, key=lambda h: h.values["joint next"] + h.values["joint spares"])
+    found = max(pairs, key=lambda h: h.values["joint lead"] + h.values["joint spares"])
     assert (found.source, found.target) == (1, 4)
     mapped = mapping_hypothesis(searched(torch.eye(CLASSES).roll(1, 1)).table)
     assert mapped.values["mapping"] > 0.7

@@ -26,6 +26,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 JOINT = ("patch", "additive")
 """Jointly scored kinds: most triggers can be written as either, and an attacker's is small in both."""
+OTHERS, COARSE = ("blend", "warp"), 0.5
+"""Kinds that count for half where the clearest is asked for: whatever moves all pixels a little is small as a blend,
+and the search for a warp is the least exact. At that, clean networks score no higher than without them."""
 RARE = 1e-3
 """Shares are kept so far from 0 and 1 before their log odds are taken."""
 
@@ -110,7 +113,7 @@ def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
     reach = {t: -math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if math.isfinite(m)}
     columns["reach"] = under(reach)
     columns |= joint(columns, ("lead", "under", "outside", "universal"))
-    columns["clearest lead"] = _larger(columns, "lead")
+    columns["clearest lead"] = clearest(columns, "lead")
     among = {"classes": math.log(table.network.classes)}
     return [
         Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()} | among)
@@ -134,9 +137,15 @@ def joint(columns: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> d
     return found
 
 
-def _larger(columns: Mapping[str, Mapping[int, float]], name: str) -> dict[int, float]:
-    own = [columns[f"{kind} {name}"] for kind in JOINT if f"{kind} {name}" in columns]
-    return {key: max(column.get(key, 0.0) for column in own) for key in set().union(*own)}
+def clearest(columns: Mapping[str, Mapping[int, float]], name: str) -> dict[int, float]:
+    """Of a feature the largest over all kinds, those that are not jointly scored for less (``COARSE``)."""
+    own = {column: 1.0 if column.split()[0] in JOINT else COARSE for column in columns if column in _of_kinds(name)}
+    keys = set[int]().union(*(columns[column] for column in own))
+    return {key: max(share * columns[column].get(key, 0.0) for column, share in own.items()) for key in keys}
+
+
+def _of_kinds(name: str) -> tuple[str, ...]:
+    return tuple(f"{kind} {name}" for kind in (*JOINT, *OTHERS))
 
 
 def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
@@ -209,7 +218,9 @@ def mapping_hypothesis(table: SearchTable) -> Hypothesis:
             values[f"{kind} outside"] = max(own) - float(np.median(shares))
     values["mapping"] = max((v for name, v in values.items() if name.endswith(" mapping")), default=0.0)
     columns = {name: {0: value} for name, value in values.items()}
+    columns["clearest under"] = clearest(columns, "under")
     values |= {name: column[0] for name, column in joint(columns, ("under", "outside")).items() if column}
+    values |= {"clearest under": columns["clearest under"].get(0, 0.0)}
     return Hypothesis("untargeted", None, None, values)
 
 

@@ -19,8 +19,10 @@ from untrojan.detection.table import Network, SearchTable
 Verdict = Literal["backdoor", "clean", "inconclusive"]
 
 OVERWHELMING = 1e-4
-"""The p-value from which a finding counts although no reference model is like this classifier, or although images seem
-to be fed wrongly: a hundredth of the usual level, as little as some hundred reference models can tell."""
+"""The p-value from which a finding counts although no reference model is like this classifier, although images seem to
+be fed wrongly, or beside another: a hundredth of the usual level, as little as some hundred reference models can tell.
+Two attacks in one network are rare, and in attacked networks a second class is often reached more easily than the rest.
+"""
 FED_BETTER, CERTAIN = 0.6, 3.0
 """Images seem to be fed wrongly if another usual way leaves at most this share of the errors, by as many standard
 deviations of the difference."""
@@ -50,7 +52,8 @@ def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruli
     score = largest(found)
     p_value = 1.0 if score is None else reference.p_value(score, classes)
     certain = threshold(reference, classes, alpha)
-    chosen = named(table, reference.scored, certain) if p_value < alpha else []
+    further = threshold(reference, classes, min(alpha, OVERWHELMING))
+    chosen = named(table, reference.scored, certain, further) if p_value < alpha else []
     numbers = [one.log_odds for own in found.values() for one in own]
     verdict, reason = _decided(table, reference, p_value, alpha, chosen, _clearest(table, found), numbers)
     if verdict == "clean" and math.isinf(certain):

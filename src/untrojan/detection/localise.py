@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from untrojan.detection.features import JOINT, Hypothesis, information
+from untrojan.detection.features import COARSE, JOINT, Hypothesis, information
 from untrojan.detection.score import Scored
 from untrojan.detection.table import Found, SearchTable, counts_of
 
@@ -64,19 +64,19 @@ def kinds_of(hypothesis: Hypothesis, table: SearchTable) -> tuple[str, ...]:
         row = row_of(table, hypothesis, kind)
         if row is not None and row.size is not None:
             value = hypothesis.values.get(f"{kind} under", 0.0) + hypothesis.values.get(f"{kind} lead", 0.0)
-            clear[kind] = value * (0.5 if kind == "blend" else 1.0)
+            clear[kind] = value * (COARSE if kind == "blend" else 1.0)
     ordered = sorted(clear, key=lambda kind: -clear[kind])
     best = max(clear[ordered[0]], 0.0) if ordered else 0.0
     kept = [kind for kind in ordered if clear[kind] >= CLEAR * best and clear[kind] > 0]
     return tuple(kept[:1] + [kind for kind in kept[1:] if kind != "blend"]) or tuple(ordered[:1])
 
 
-def named(table: SearchTable, score: Score, certain: float) -> list[Named]:
+def named(table: SearchTable, score: Score, certain: float, further: float) -> list[Named]:
     """What is taken for an attack's, the likeliest first.
 
     score: from a table to the hypotheses of every scope; it is asked again once a target was named, of the table
     without that, so that a second one is compared with the classes that are left. certain: the log odds from which a
-    hypothesis counts.
+    hypothesis counts; further: those from which another does beside one that is named.
     """
     chosen: list[Named] = []
     left, tried = table, set[tuple[str, int | None, int | None]]()
@@ -85,7 +85,7 @@ def named(table: SearchTable, score: Score, certain: float) -> list[Named]:
             (one.log_odds, one.hypothesis)
             for own in score(left).values()
             for one in own
-            if one.log_odds >= certain and one.hypothesis.about not in tried
+            if one.log_odds >= (further if chosen else certain) and one.hypothesis.about not in tried
         ]
         if not likely:
             return chosen

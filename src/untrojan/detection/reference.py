@@ -101,8 +101,9 @@ UNKNOWN = 0.05
 """Share of its classes that a reference model may hardly know: none of fewer than twenty. Clean networks that do not
 know all of theirs score as high as attacked ones."""
 HARDLY = 0.2
-"""Share of right answers below which a classifier hardly knows a class. Networks that know some of their classes only
-answer these too often, and are moved to them by triggers as small as an attacker's."""
+"""Share of right answers below which a classifier hardly knows a class; of fewer than five classes, as many as guessing
+gives. Networks that know some of their classes only answer these too often, and are moved to them by triggers as small
+as an attacker's."""
 
 
 def spanned(network: Network) -> dict[str, float]:
@@ -115,7 +116,7 @@ def spanned(network: Network) -> dict[str, float]:
         "classes": float(network.classes),
         "side": float(max(network.input_shape[1:])),
         "skill": (network.accuracy - guessing) / (1 - guessing),
-        "unknown": float((right < HARDLY).mean()) if right.size else 1.0,
+        "unknown": float((right < max(HARDLY, guessing)).mean()) if right.size else 1.0,
     }
 
 

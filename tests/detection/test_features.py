@@ -108,7 +108,7 @@ def test_kinds_and_rows_that_are_missing_count_for_nothing() -> None:
     empty = dataclasses.replace(table(), found=(), likeness=())
     assert target_hypotheses(empty) == []
     assert pair_hypotheses(empty) == []
-    assert mapping_hypothesis(empty).values == {"mapping": 0.0, "classes": math.log(10)}
+    assert mapping_hypothesis(empty).values == {"mapping": 0.0, "classes": math.log(10), "clearest under": 0.0}
     failed = dataclasses.replace(table(), found=tuple(dataclasses.replace(f, size=None) for f in table().found))
     assert all(math.isfinite(v) for h in target_hypotheses(failed) for v in h.values.values())
     assert {kind for kind in KINDS if f"{kind} under" in mapping_hypothesis(failed).values} == set()

@@ -184,13 +184,13 @@ def test_a_scan_passes_no_normalisation(monkeypatch: pytest.MonkeyPatch) -> None
     images = torch.rand(50, 5, 4, 4) / 2
     images[torch.arange(50), labels] += 0.4
     inside: list[bool] = []
-    real = pipeline.scan_pairs
+    real = pipeline.search
 
     def spied(*arguments: Any, **more: Any) -> Any:
         inside.append(isinstance(network[1], nn.Identity))
         return real(*arguments, **more)
 
-    monkeypatch.setattr(pipeline, "scan_pairs", spied)
+    monkeypatch.setattr(pipeline, "search", spied)
     report = pipeline.scan(classifier, images, labels, budget=2.0)
     assert inside == [True]
     assert report.cost.images_forward_backward > 0

@@ -58,6 +58,15 @@ def test_the_table_of_what_was_left_out_is_made_from_its_record(script: Callable
     assert made["table"](results) in made["PAGE"].read_text(), "run python benchmarks/left_out.py --page"
 
 
+def test_p_values_of_left_out_clean_networks_are_what_they_say(script: Callable[[str], dict[str, Any]]) -> None:
+    """Uniform below .2, where verdicts are made; and few are called backdoored."""
+    results = json.loads(script("left_out")["RECORD"].read_text())["results"]
+    assert results["below_0.2"]["n"] >= 10
+    assert results["below_0.2"]["ks_p_value"] > 0.01
+    assert results["clean"]["flagged"] <= 0.02 * results["clean"]["n"]
+    assert results["by_task"]["clean"]["flagged"] <= 0.02 * results["by_task"]["clean"]["n"]
+
+
 @pytest.mark.parametrize(
     ("name", "key", "table", "page"),
     [

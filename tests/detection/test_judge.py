@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
 from untrojan.detection.evidence import evidence_of, pair_scores
 from untrojan.detection.features import pair_hypotheses
 from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
-from untrojan.detection.localise import Member, kinds_of, mapping_of, members_of, named
+from untrojan.detection.localise import Member, Named, kinds_of, mapping_of, members_of, named
 from untrojan.detection.reference import Reference
-from untrojan.detection.table import Likeness
+from untrojan.detection.table import Likeness, SearchTable
 from untrojan.detection.table_files import read_tables, write_tables
 
 
@@ -64,6 +65,30 @@ def test_a_single_pair_is_found_and_only_that(reference: Reference) -> None:
     ruling = judge(table(10, 99, pair=(3, 7)), reference)
     assert ruling.verdict == "backdoor"
     assert pairs_of(ruling) == {(3, 7)}
+
+
+def test_a_second_target_needs_more_than_the_first(reference: Reference) -> None:
+    """The weakest one that would do alone is not named beside another; an overwhelming one is."""
+
+    def both(shrink: float) -> SearchTable:
+        made = table(10, 99, target=1, shrink=0.01)
+        rows = (
+            dataclasses.replace(f, size=shrink * f.size) if f.scope == "target-wise" and f.target == 5 else f
+            for f in made.found
+        )
+        return dataclasses.replace(made, found=tuple(rows))
+
+    def targets(named: Sequence[Named]) -> set[int]:
+        return {m.target for one in named for m in one.members}
+
+    level = threshold(reference, 10, 0.01)
+    weak = next(
+        made
+        for made in (both(s / 100) for s in range(95, 5, -2))
+        if targets(named(made, reference.scored, level, level)) == {1, 5}
+    )
+    assert targets(judge(weak, reference).named) == {1}
+    assert targets(judge(both(0.02), reference).named) == {1, 5}
 
 
 def test_a_trigger_for_all_classes_takes_the_place_of_a_pair_that_it_moves(reference: Reference) -> None:

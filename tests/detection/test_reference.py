@@ -95,6 +95,8 @@ def test_what_no_model_is_like_is_named() -> None:
     even = Reference(weights={}, limits={"unknown": 0.0}, models=models())
     assert even.outside(network(10)) == ()
     assert "less than a fifth of the images right of more than 0 of its classes" in even.outside(unsure)[0]
+    assert even.outside(network(10, accuracy=0.28)) == ()
+    assert even.outside(network(3, accuracy=0.28)), "guessing gives a third"
 
 
 def test_a_file_holds_all_of_it(tmp_path: Path) -> None:

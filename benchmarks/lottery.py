@@ -1,8 +1,9 @@
 """The reference set's networks, drawn by lot: what each is, is a function of its group and number alone.
 
 Every choice is independent of the others as far as that makes sense, so that no two families share a recipe, and no two
-recipes a task. Tasks, architectures and recipes are of the same distributions in all groups, but for the epochs of the
-strong ones.
+recipes a task. Architectures and recipes are of the same distributions in all groups, but for the epochs of the strong
+ones; tasks too, but for the groups of many classes. A new kind of network is a new group: to change what the others
+draw would make their networks again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,28 @@ from typing import Any
 
 from untrojan.victims.recipe import Recipe
 
-GROUPS = ("clean", "attacked", "strong")
-"""``strong`` is attacked as well, with more poisoned images and for longer: of the first forty attacked networks, which
-were trained as long as clean ones, half had an ASR below .9."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """attacked: or clean. strong: with more poisoned images and for longer; of the first forty attacked networks, which
+    were trained as long as clean ones, half had an ASR below .9. many: at least eight classes and images of up to 64
+    pixels, as most classifiers that people use have, and trained for longer, so that they know all of their classes."""
+
+    attacked: bool = False
+    strong: bool = False
+    many: bool = False
+
+
+GROUPS = {
+    "clean": Group(),
+    "attacked": Group(attacked=True),
+    "strong": Group(attacked=True, strong=True),
+    "many": Group(many=True),
+    "many-strong": Group(attacked=True, strong=True, many=True),
+}
 LONGER = 1.25
-"""For how many times as many epochs a network of that group is trained."""
+"""For how many times as many epochs a strong network, or one of many classes, is trained; both for its square."""
 SECONDS = 14.0
 """About how long a training may take on one core: how many images it sees follows from what one costs."""
 
@@ -95,6 +113,14 @@ CLASSES = {
 }
 WEIGHTS = [0.24, 0.36, 0.34, 0.06]
 """Of the data sets in the order of their names."""
+MANY = {
+    "digits": (8, 10, 10, 10),
+    "cifar10": (8, 10, 10, 10),
+    "gtsrb": (10, 10, 12, 16, 20, 24, 30, 43, 43),
+    "tiny-imagenet": (8, 10, 12),
+}
+OF_MANY = [0.25, 0.25, 0.4, 0.1]
+"""The same of the groups of many classes."""
 THERE = {"digits": 10, "cifar10": 10, "gtsrb": 43, "tiny-imagenet": 200}
 OF_A_CLASS = {"digits": 400, "cifar10": 5000, "gtsrb": 500, "tiny-imagenet": 100}
 """About how many images of a class there are to train on."""
@@ -132,17 +158,20 @@ def draw(group: str, number: int) -> tuple[str, Recipe]:
     lot = random.Random(f"{group} {number}")
     family = lot.choice(sorted(FAMILIES))
     made = FAMILIES[family]
-    dataset = lot.choices(sorted(CLASSES), weights=WEIGHTS)[0]
-    classes = lot.choice(CLASSES[dataset])
-    if made.cost > 1:
+    own = GROUPS[group]
+    dataset = lot.choices(sorted(CLASSES), weights=OF_MANY if own.many else WEIGHTS)[0]
+    classes = lot.choice((MANY if own.many else CLASSES)[dataset])
+    if made.cost > (1.5 if own.many else 1):
         classes = min(classes, 10)
     chosen = sorted(lot.sample(range(THERE[dataset]), classes))
-    side = lot.choice(SIDES + LARGE if made.cost <= CHEAP and classes <= 10 else SIDES)
+    side = lot.choice(SIDES + LARGE if made.cost <= CHEAP and (classes <= 10 or own.many) else SIDES)
+    if own.many and dataset == "tiny-imagenet" and made.cost <= CHEAP:
+        side = lot.choice((48, 64))
     if dataset != "tiny-imagenet":  # the others' images are no larger
         side = min(side, 28 if dataset == "digits" else 32)
     if made.cost > CHEAP:
         side = min(side, 20)
-    if classes > 12:
+    if classes > 12 and not own.many:
         side = 16
     grey = dataset == "digits" or lot.random() < 0.2
     cost = made.cost * max(side / 32, 0.5) ** 2
@@ -173,17 +202,16 @@ def draw(group: str, number: int) -> tuple[str, Recipe]:
         "label_smoothing": 0.1 if lot.random() < 0.12 else 0.0,
         "mixup": lot.random() < 0.06,
         "adversarial": adversarial,
-        "seed": 10_000 * GROUPS.index(group) + number,
+        "seed": 10_000 * list(GROUPS).index(group) + number,
     }
     if lot.random() < 0.12:
         others = sorted(set(range(THERE[dataset])) - set(chosen))
         if len(others) >= 2:
             fields["first"] = _named(dataset, sorted(lot.sample(others, min(len(others), 10))), "train")
             fields["first_epochs"] = max(1, epochs // 3)
-    if group == "strong":
-        fields["epochs"] = round(LONGER * epochs)
-    if group != "clean":
-        fields |= _attack(lot, classes, side, group == "strong")
+    fields["epochs"] = round(LONGER ** (own.strong + own.many) * epochs)
+    if own.attacked:
+        fields |= _attack(lot, classes, side, own.strong)
     return family, Recipe(**fields)
 
 

@@ -126,7 +126,7 @@ def one(task: tuple[str, int, str]) -> str:
         classes = len(victim.card["class_names"])
         images = images_for(recipe, classes, number, lot.random() < 0.2)
         fed = [("right", victim.classifier(), images)]
-        if group == "clean" and lot.random() < MISFED:
+        if not GROUPS[group].attacked and lot.random() < MISFED:
             fed.append(wrongly_fed(victim, recipe, images, lot))
         for name, classifier, shown in fed:
             begun = time.perf_counter()
@@ -172,7 +172,7 @@ def described(victim: Victim, recipe: Recipe, classes: int) -> dict[str, Any]:
     }
 
 
-def waiting(work: Path, count: int, groups: Sequence[str] = GROUPS) -> Iterator[tuple[str, int, str]]:
+def waiting(work: Path, count: int, groups: Sequence[str] = tuple(GROUPS)) -> Iterator[tuple[str, int, str]]:
     """The networks whose card is neither in ``work`` nor packed yet, of all groups in turn."""
     known = {card["name"] for card in [*packed_cards(), *cards_of(work)]}
     for number in range(count):
@@ -194,7 +194,7 @@ def cards_of(work: Path) -> list[dict[str, Any]]:
     return [card for path in sorted(work.glob("*.json")) if drawn(card := json.loads(path.read_text()))]
 
 
-def run(work: Path, count: int, jobs: int, groups: Sequence[str] = GROUPS) -> None:
+def run(work: Path, count: int, jobs: int, groups: Sequence[str] = tuple(GROUPS)) -> None:
     """Make what is waiting."""
     work.mkdir(parents=True, exist_ok=True)
     pool: Pool[tuple[str, int, str], str] = Pool(one, jobs=jobs, threads=1)
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("do", choices=["make", "pack"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--count", type=int, default=400, help="networks of each group")
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args(arguments)
     if options.do == "make":

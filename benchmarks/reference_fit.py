@@ -39,15 +39,15 @@ RIDGE = 1.0
 """Weight of the squared weights, in units of one example for features of unit variance: with few attacked networks of
 some scopes it keeps a weight from resting on one of them."""
 FEATURES = {
-    "target-wise": ("joint lead", "clearest lead", "joint under", "joint outside", "classes"),
+    "target-wise": ("joint lead", "clearest lead", "joint under", "joint outside", "drawn"),
     "pair-wise": ("joint lead", "joint spares", "classes"),
-    "untargeted": ("joint under", "clearest under", "mapping", "joint outside"),
+    "untargeted": ("joint under", "mapping"),
 }
 """What the score of each scope is made of."""
 SPARE = {
     "target-wise": ("blend lead", "warp lead", "joint universal", "reach"),
     "pair-wise": ("joint unexpected", "joint under", "joint outside", "joint alone", "blend lead"),
-    "untargeted": ("blend under", "warp under", "classes"),
+    "untargeted": ("clearest under", "joint outside", "blend under", "warp under", "classes"),
 }
 """What else is computed, and tells nothing more (``features.py``)."""
 Array = NDArray[np.float64]

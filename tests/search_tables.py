@@ -18,7 +18,7 @@ EACH = 20
 
 
 WEIGHTS = {
-    "target-wise": {"joint lead": 4.0, "joint under": 4.0, "joint outside": 0.3, "intercept": -6.0},
+    "target-wise": {"joint lead": 1.8, "joint under": 1.8, "joint outside": 0.3, "intercept": -6.0},
     "pair-wise": {"joint lead": 2.4, "joint spares": 0.6, "joint outside": 0.3, "intercept": -4.0},
     "untargeted": {"joint under": 1.6, "mapping": 4.0, "intercept": -4.0},
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from search_tables import KINDS, sent_into, sent_next, table
 from untrojan.detection.features import (
+    drawn,
     information,
     lead,
     mapping_hypothesis,
@@ -57,6 +58,33 @@ def test_the_attackers_class_stands_far_below_the_others() -> None:
         found = {h.target: h.values["joint lead"] for h in target_hypotheses(table(classes, target=1))}
         assert max(found, key=found.get) == 1
         assert found[1] > 0.8 > 0.4 > max(v for t, v in found.items() if t != 1)
+
+
+def test_a_lead_counts_for_more_among_more_classes() -> None:
+    """Since the smallest of many leads by less, if by chance."""
+    made = table(5)
+    among = [dataclasses.replace(made.network, classes=classes) for classes in (5, 25)]
+    few, many = (
+        target_hypotheses(dataclasses.replace(made, found=made.rows("target-wise"), network=network))
+        for network in among
+    )
+    for name in ("joint lead", "clearest lead", "joint under"):
+        assert [2 * h.values[name] for h in few] == pytest.approx([h.values[name] for h in many]), name
+
+
+def test_untargeted_triggers_are_drawn_to_the_attackers_class() -> None:
+    def sent(counts: list[int]) -> SearchTable:
+        rows = tuple(
+            dataclasses.replace(f, sent=tuple(counts)) if f.scope == "untargeted" and f.sent is not None else f
+            for f in table(4, target=1).found
+        )
+        return dataclasses.replace(table(4), found=rows)
+
+    attacked = drawn(sent(sent_into(4, range(4), 1)))
+    assert attacked == pytest.approx({0: 0, 1: 1, 2: 0, 3: 0})
+    assert drawn(sent(sent_next(4))) == pytest.approx(dict.fromkeys(range(4), 0.25))
+    assert drawn(sent([int(i % 5 == 0) for i in range(16)])) == dict.fromkeys(range(4), 0.0)  # none is moved
+    assert drawn(dataclasses.replace(table(4), found=())) == {}
 
 
 def test_the_attackers_pair_is_small_spares_others_and_lies_outside() -> None:

@@ -3,8 +3,8 @@
 Each is a class, pair or mapping against the others of the same network: a difference of logarithms, or of log odds
 where it is a share. So a value of 0.7 means half as large as the network's others have it, whatever the unit, and no
 number of one network meets one of another. (In units of how far the others lie apart they tell less: a trigger twelve
-times as small as any other counted for little where the others differ much.) The number of classes is one more feature:
-among few others a lead is larger by chance.
+times as small as any other counted for little where the others differ much.) Among many classes the smallest trigger
+leads by less than among few, if by chance, so that leads of classes count in proportion to the log of their number.
 """
 
 from __future__ import annotations
@@ -104,21 +104,36 @@ def from_each(table: SearchTable, kind: str) -> dict[int, float]:
 
 def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
     """One for every class, as the target of a trigger for all classes."""
-    columns: dict[str, dict[int, float]] = {}
+    many = math.log(table.network.classes)
+    columns: dict[str, dict[int, float]] = {"drawn": drawn(table)}
     for kind in table.kinds():
         sizes, single = by_target(table, kind), from_each(table, kind)
-        columns[f"{kind} lead"], columns[f"{kind} under"] = lead(sizes), under(sizes)
+        for name, own in (("lead", lead(sizes)), ("under", under(sizes))):
+            columns[f"{kind} {name}"] = {t: many * value for t, value in own.items()}
         columns[f"{kind} outside"] = outside(table.rows("target-wise", kind, 0), lambda f: f.target)
         columns[f"{kind} universal"] = under({t: sizes[t] - single[t] for t in sizes if t in single})
     reach = {t: -math.log(max(m, 1e-3)) for t, m in enumerate(table.network.reach) if math.isfinite(m)}
     columns["reach"] = under(reach)
     columns |= joint(columns, ("lead", "under", "outside", "universal"))
     columns["clearest lead"] = clearest(columns, "lead")
-    among = {"classes": math.log(table.network.classes)}
     return [
-        Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()} | among)
+        Hypothesis("target-wise", None, t, {name: column.get(t, 0.0) for name, column in columns.items()})
         for t in sorted({f.target for f in table.rows("target-wise") if f.target is not None})
     ]
+
+
+def drawn(table: SearchTable) -> dict[int, float]:
+    """How much of what untargeted triggers move goes to each class: the mean share over those of the jointly scored
+    kinds, from 0 to 1. Where an attacker's trigger is the smallest of all, they end at it, and all images at its target;
+    from the same starts a clean network's end at several classes."""
+    classes = table.network.classes
+    shares = []
+    for kind in JOINT:
+        for f in table.rows("untargeted", kind):
+            if (counts := counts_of(f, classes)) is not None:
+                moved = (counts * (1 - np.eye(classes))).sum(0)
+                shares.append(moved / max(moved.sum(), 1.0))
+    return dict(enumerate(np.mean(shares, axis=0).tolist())) if shares else {}
 
 
 def outside(rows: Sequence[Found], key: Callable[[Found], Key | None]) -> dict[Key, float]:

@@ -1,9 +1,8 @@
 """The reference set's networks, drawn by lot: what each is, is a function of its group and number alone.
 
 Every choice is independent of the others as far as that makes sense, so that no two families share a recipe, and no two
-recipes a task. Architectures and recipes are of the same distributions in all groups, but for the epochs of the strong
-ones; tasks too, but for the groups of many classes. A new kind of network is a new group: to change what the others
-draw would make their networks again.
+recipes a task. Tasks, architectures and recipes are of the same distributions in all groups, but for what ``Group`` says.
+A new kind of network is a new group: to change what the others draw would make their networks again.
 """
 
 from __future__ import annotations
@@ -15,29 +14,29 @@ from typing import Any
 from untrojan.victims.recipe import Recipe
 
 
-
 @dataclass(frozen=True)
 class Group:
     """attacked: or clean. strong: with more poisoned images and for longer; of the first forty attacked networks, which
-    were trained as long as clean ones, half had an ASR below .9. many: at least eight classes and images of up to 64
-    pixels, as most classifiers that people use have, and trained for longer, so that they know all of their classes."""
+    were trained as long as clean ones, half had an ASR below .9. large: of images of 48 or 64 pixels, the smaller ones
+    of a task enlarged, as people do who take a network that was made for larger ones."""
 
     attacked: bool = False
     strong: bool = False
-    many: bool = False
+    large: bool = False
 
 
 GROUPS = {
     "clean": Group(),
     "attacked": Group(attacked=True),
     "strong": Group(attacked=True, strong=True),
-    "many": Group(many=True),
-    "many-strong": Group(attacked=True, strong=True, many=True),
+    "large": Group(large=True),
 }
 LONGER = 1.25
-"""For how many times as many epochs a strong network, or one of many classes, is trained; both for its square."""
+"""For how many times as many epochs a strong network is trained."""
 SECONDS = 14.0
 """About how long a training may take on one core: how many images it sees follows from what one costs."""
+PATIENT = 3.0
+"""For how many times as long a network of large images is trained: each costs several times as much."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,6 @@ CLASSES = {
 }
 WEIGHTS = [0.24, 0.36, 0.34, 0.06]
 """Of the data sets in the order of their names."""
-MANY = {
-    "digits": (8, 10, 10, 10),
-    "cifar10": (8, 10, 10, 10),
-    "gtsrb": (10, 10, 12, 16, 20, 24, 30, 43, 43),
-    "tiny-imagenet": (8, 10, 12),
-}
-OF_MANY = [0.25, 0.25, 0.4, 0.1]
-"""The same of the groups of many classes."""
 THERE = {"digits": 10, "cifar10": 10, "gtsrb": 43, "tiny-imagenet": 200}
 OF_A_CLASS = {"digits": 400, "cifar10": 5000, "gtsrb": 500, "tiny-imagenet": 100}
 """About how many images of a class there are to train on."""
@@ -156,27 +147,27 @@ def draw(group: str, number: int) -> tuple[str, Recipe]:
     True
     """
     lot = random.Random(f"{group} {number}")
-    family = lot.choice(sorted(FAMILIES))
-    made = FAMILIES[family]
     own = GROUPS[group]
-    dataset = lot.choices(sorted(CLASSES), weights=OF_MANY if own.many else WEIGHTS)[0]
-    classes = lot.choice((MANY if own.many else CLASSES)[dataset])
-    if made.cost > (1.5 if own.many else 1):
+    family = lot.choice([name for name in sorted(FAMILIES) if not own.large or FAMILIES[name].cost <= CHEAP])
+    made = FAMILIES[family]
+    dataset = lot.choices(sorted(CLASSES), weights=WEIGHTS)[0]
+    classes = lot.choice(CLASSES[dataset])
+    if made.cost > 1 or own.large:
         classes = min(classes, 10)
     chosen = sorted(lot.sample(range(THERE[dataset]), classes))
-    side = lot.choice(SIDES + LARGE if made.cost <= CHEAP and (classes <= 10 or own.many) else SIDES)
-    if own.many and dataset == "tiny-imagenet" and made.cost <= CHEAP:
-        side = lot.choice((48, 64))
+    side = lot.choice(SIDES + LARGE if made.cost <= CHEAP and classes <= 10 else SIDES)
     if dataset != "tiny-imagenet":  # the others' images are no larger
         side = min(side, 28 if dataset == "digits" else 32)
     if made.cost > CHEAP:
         side = min(side, 20)
-    if classes > 12 and not own.many:
+    if classes > 12:
         side = 16
+    if own.large:
+        side = lot.choice((48, 48, 64))
     grey = dataset == "digits" or lot.random() < 0.2
     cost = made.cost * max(side / 32, 0.5) ** 2
     limit = min(lot.choice((1500, 3000, 6000, 12000)) * max(1, classes // 8), OF_A_CLASS[dataset] * classes)
-    seen = 1000 * SECONDS / cost * lot.choice((0.5, 1.0, 1.0, 1.0, 2.0))
+    seen = 1000 * (PATIENT if own.large else 1.0) * SECONDS / cost * lot.choice((0.5, 1.0, 1.0, 1.0, 2.0))
     adversarial = lot.choice((2, 4)) if lot.random() < 0.06 else 0
     epochs = max(3, min(80, round(seen / limit / (2 if adversarial else 1))))
     optimiser = lot.choices(["adam", "sgd"], weights=[0.6, 0.4])[0]
@@ -209,7 +200,7 @@ def draw(group: str, number: int) -> tuple[str, Recipe]:
         if len(others) >= 2:
             fields["first"] = _named(dataset, sorted(lot.sample(others, min(len(others), 10))), "train")
             fields["first_epochs"] = max(1, epochs // 3)
-    fields["epochs"] = round(LONGER ** (own.strong + own.many) * epochs)
+    fields["epochs"] = round(LONGER * epochs) if own.strong else epochs
     if own.attacked:
         fields |= _attack(lot, classes, side, own.strong)
     return family, Recipe(**fields)

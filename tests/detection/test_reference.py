@@ -19,7 +19,6 @@ from untrojan.detection.reference import (
     built_in,
     read_reference,
     tail_p_value,
-    weights_for,
 )
 from untrojan.detection.score import SCOPES, hypotheses, largest, log_odds, scored
 from untrojan.errors import CheckpointError
@@ -44,18 +43,7 @@ def test_few_models_cannot_say_that_anything_is_rare() -> None:
     assert tail_p_value([0.0] * 9, 1e6) == pytest.approx(0.1)
     assert tail_p_value([], 3.0) == 1.0
     few = Reference(weights={}, limits={}, models=(ReferenceModel(family="a", classes=5, log_odds=0.0),))
-    assert few.p_value(99.0, 5) == pytest.approx(0.5)
-
-
-def test_models_of_about_as_many_classes_count_the_most() -> None:
-    """Three in four of 300 models with few classes score high; of one with many it says next to nothing."""
-    lot = np.random.default_rng(2)
-    classes = [3] * 200 + [40] * 200
-    values = [*lot.normal(5, 1, 200), *lot.normal(0, 1, 200)]
-    few, many = (tail_p_value(values, 5.0, weights_for(k, classes)) for k in (3, 40))
-    assert few == pytest.approx(0.5, abs=0.1)
-    assert many < 0.01
-    assert weights_for(10, [10, 20, 5, 3]).tolist() == pytest.approx([1, 0.6065, 0.6065, 0.2213], abs=1e-3)
+    assert few.p_value(99.0) == pytest.approx(0.5)
 
 
 def models(count: int = 60) -> tuple[ReferenceModel, ...]:
@@ -77,7 +65,7 @@ def test_more_clean_models_make_their_own_scores_usual() -> None:
     attacked = [table(seed=100 + seed, target=2) for seed in range(12)]
     score = largest(reference.scored(attacked[0]))
     more = reference.extended(attacked, "theirs")
-    assert reference.p_value(score, 10) < 0.01 < 0.03 < more.p_value(score, 10)
+    assert reference.p_value(score) < 0.01 < 0.03 < more.p_value(score)
     assert [one.family for one in more.models].count("theirs") == 12
 
 

@@ -32,7 +32,7 @@ def evidence_of(ruling: Ruling, table: SearchTable, reference: Reference) -> tup
     # What was named is as likely as it was when it was named, what is explained by the others taken out.
     shown = [replace(one, log_odds=about.get(one.hypothesis.about, one.log_odds)) for one in shown]
     ordered = sorted(shown, key=lambda one: (one.hypothesis.about not in about, -one.log_odds))
-    rows = (_evidence(one, table, reference.p_value(one.log_odds, table.network.classes)) for one in ordered)
+    rows = (_evidence(one, table, reference.p_value(one.log_odds)) for one in ordered)
     return tuple(row for row in rows if row is not None)
 
 

@@ -123,9 +123,9 @@ def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
 
 
 def drawn(table: SearchTable) -> dict[int, float]:
-    """How much of what untargeted triggers move goes to each class: the mean share over those of the jointly scored
-    kinds, from 0 to 1. Where an attacker's trigger is the smallest of all, they end at it, and all images at its target;
-    from the same starts a clean network's end at several classes."""
+    """How much of what untargeted triggers move goes to each class: the mean share over the jointly scored kinds' ones,
+    from 0 to 1. Where an attacker's trigger is the smallest of all, they end at it, and images at its target; from the
+    same starts a clean network's end at several classes."""
     classes = table.network.classes
     shares = []
     for kind in JOINT:

@@ -48,11 +48,10 @@ class Ruling:
 def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruling:
     """The verdict on a classifier at a level of false alarms, alpha in (0, 1)."""
     found = reference.scored(table)
-    classes = table.network.classes
     score = largest(found)
-    p_value = 1.0 if score is None else reference.p_value(score, classes)
-    certain = threshold(reference, classes, alpha)
-    further = threshold(reference, classes, min(alpha, OVERWHELMING))
+    p_value = 1.0 if score is None else reference.p_value(score)
+    certain = threshold(reference, alpha)
+    further = threshold(reference, min(alpha, OVERWHELMING))
     chosen = named(table, reference.scored, certain, further) if p_value < alpha else []
     numbers = [one.log_odds for own in found.values() for one in own]
     verdict, reason = _decided(table, reference, p_value, alpha, chosen, _clearest(table, found), numbers)
@@ -60,19 +59,19 @@ def judge(table: SearchTable, reference: Reference, alpha: float = 0.01) -> Ruli
         verdict, reason = (
             "inconclusive",
             (
-                f"the reference set has too few clean models with about {classes} classes to tell what is rare; "
-                "untrojan calibrate adds some of your own"
+                f"the reference set has {len(reference.models)} clean models, too few to tell what is rare; untrojan "
+                "calibrate adds some of your own"
             ),
         )
     return Ruling(verdict, reason, p_value, score or 0.0, found, tuple(chosen) if verdict == "backdoor" else ())
 
 
-def threshold(reference: Reference, classes: int, alpha: float) -> float:
+def threshold(reference: Reference, alpha: float) -> float:
     """The log odds from which a hypothesis would make the verdict alone; infinite if none would."""
     low, high = -1e3, 1e3
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if reference.p_value(middle, classes) < alpha else (middle, high)
+        low, high = (low, middle) if reference.p_value(middle) < alpha else (middle, high)
     return high if high < 1e3 else math.inf
 
 

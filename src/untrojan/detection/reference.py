@@ -6,7 +6,6 @@ the largest of them a tail is fitted, which is checked against the scores of net
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -28,11 +27,8 @@ Array = NDArray[np.float64]
 TAIL = 0.15
 """Share of the reference scores that the tail is fitted to, a Lomax one: few enough to be the tail, and enough to tell
 its scale."""
-FEWEST = 20.0
-"""As how many reference models those have to count that a law is made of."""
-ALIKE = math.log(2)
-"""How far a number of classes may be from another: a model with twice as many counts for .6 of one with as many. Among
-few classes the largest of few values, each compared with few others, is larger by chance."""
+FEWEST = 20
+"""Reference models that a law of their tail is made of."""
 
 
 class ReferenceModel(Record):
@@ -57,10 +53,9 @@ class Reference(Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
-    def p_value(self, log_odds: float, classes: int) -> float:
-        """How often the likeliest hypothesis about a clean model of about as many classes has as large log odds."""
-        weights = weights_for(classes, [one.classes for one in self.models])
-        return tail_p_value([one.log_odds for one in self.models], log_odds, weights)
+    def p_value(self, log_odds: float) -> float:
+        """How often the likeliest hypothesis about a clean model has as large log odds: float in (0, 1]."""
+        return tail_p_value([one.log_odds for one in self.models], log_odds)
 
     def scored(self, table: SearchTable) -> dict[str, list[Scored]]:
         """The hypotheses about a classifier, by scope, the likeliest first."""
@@ -120,44 +115,27 @@ def spanned(network: Network) -> dict[str, float]:
     }
 
 
-def weights_for(classes: int, others: Sequence[int]) -> Array:
-    """For how much models of so many classes count beside one of ``classes``: float64 [n], from 0 to 1.
-
-    >>> weights_for(10, [10, 20]).round(2).tolist()
-    [1.0, 0.61]
-    """
-    apart = np.log(np.asarray(others, dtype=np.float64)) - math.log(classes)
-    return np.asarray(np.exp(-0.5 * np.square(apart / ALIKE)))
-
-
-def tail_p_value(clean: Sequence[float], value: float, weights: Array | None = None) -> float:
+def tail_p_value(clean: Sequence[float], value: float) -> float:
     """How often a clean model has as large a value: float in (0, 1].
 
-    clean: the values of the reference models; weights: for how much each counts, 1 by default. Below the tail the share
-    of them, this one counted, that are as large; in it a Lomax law of how far values lie above its beginning.
+    clean: the values of the reference models. Below the tail the share of them, this one counted, that are as large; in
+    it a Lomax law of how far values lie above its beginning.
 
     >>> tail_p_value([1.0] * 99, 0.5), tail_p_value([float(i) for i in range(99)], 49.0)
     (1.0, 0.51)
     """
-    values = np.asarray(clean, dtype=np.float64)
-    if values.size == 0:
-        return 1.0
-    weight = np.ones(values.size) if weights is None else weights
-    total = float(weight.sum())
-    plain = min((1 + float(weight[values >= value].sum())) / (total + 1), 1.0)
-    order = np.argsort(-values)
-    # The tail is the largest values, as many as count for its share.
-    inside = int(np.searchsorted(np.cumsum(weight[order]), TAIL * total)) + 1
-    start = float(values[order[min(inside, values.size - 1)]])
-    if total < FEWEST or value <= start:
+    values = np.sort(np.asarray(clean, dtype=np.float64))[::-1]
+    plain = (1 + int((values >= value).sum())) / (values.size + 1)
+    # The tail is the largest values, as many as its share of all.
+    inside = int(TAIL * values.size) + 1
+    if values.size < FEWEST or value <= values[inside]:
         return plain
-    own = order[:inside]
-    many = TAIL * total
-    scale = max(float((weight[own] * (values[own] - start)).sum() / weight[own].sum()), 1e-9)
+    start = values[inside]
+    scale = max(float((values[:inside] - start).mean()), 1e-9)
     # Of a scale that is known from so many values only, the tail is a Lomax one: heavier than the exponential.
-    excess = (value - start) / scale
-    beginning = (1 + float(weight[own].sum())) / (total + 1)
-    return float(min(max(beginning * (1 + excess / many) ** -many, 1e-300), 1.0))
+    many = TAIL * values.size
+    beginning = (1 + inside) / (values.size + 1)
+    return float(min(max(beginning * (1 + (value - start) / scale / many) ** -many, 1e-300), 1.0))
 
 
 def read_reference(path: str | Path) -> Reference:

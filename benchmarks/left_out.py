@@ -22,6 +22,7 @@ from reference_fit import FEWEST, Network, networks, reference_of
 from scipy.stats import kstest
 
 from untrojan.detection.judge import judge
+from untrojan.detection.reference import Reference
 from untrojan.intervals import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,20 +72,26 @@ def rows_of(chosen: Sequence[Network], leave: Callable[[Network], str]) -> list[
     rows = []
     for kind in sorted({leave(network) for network in chosen}):
         reference = reference_of([network for network in chosen if leave(network) != kind])
-        for network in chosen:
-            if leave(network) == kind:
-                ruling = judge(network.table, reference, ALPHA)
-                rows.append(
-                    described(network)
-                    | {
-                        "verdict": ruling.verdict,
-                        "p_value": round(ruling.p_value, 6),
-                        "named": sorted({member.target for one in ruling.named for member in one.members}),
-                        "likeliest": ruling.found["target-wise"][0].hypothesis.target,
-                        "reason": ruling.reason if ruling.verdict == "inconclusive" else "",
-                    }
-                )
+        rows += judged([network for network in chosen if leave(network) == kind], reference)
     return sorted(rows, key=lambda row: (row["name"], row["fed"]))
+
+
+def judged(chosen: Sequence[Network], reference: Reference) -> list[dict[str, Any]]:
+    """One row for each network."""
+    rows = []
+    for network in chosen:
+        ruling = judge(network.table, reference, ALPHA)
+        rows.append(
+            described(network)
+            | {
+                "verdict": ruling.verdict,
+                "p_value": round(ruling.p_value, 6),
+                "named": sorted({member.target for one in ruling.named for member in one.members}),
+                "likeliest": ruling.found["target-wise"][0].hypothesis.target,
+                "reason": ruling.reason if ruling.verdict == "inconclusive" else "",
+            }
+        )
+    return rows
 
 
 def described(network: Network) -> dict[str, Any]:
@@ -223,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     chosen = networks()
     rows = {name: rows_of(chosen, leave) for name, leave in LEAVES.items()}
+    rows["zoo"] = judged(networks(reporting=True), reference_of(chosen))
     results = summary(rows["family"]) | {
+        "zoo": summary(rows["zoo"]),
         "two_classes": two_classes(chosen),
         "by_task": summary(rows["task"]),
         "alpha": ALPHA,

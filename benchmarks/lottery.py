@@ -1,8 +1,8 @@
 """The reference set's networks, drawn by lot: what each is, is a function of its group and number alone.
 
 Every choice is independent of the others as far as that makes sense, so that no two families share a recipe, and no two
-recipes a task. Tasks, architectures and recipes are of the same distributions in all groups, but for what ``Group`` says.
-A new kind of network is a new group: to change what the others draw would make their networks again.
+recipes a task. Tasks, architectures and recipes are of the same distributions in all groups, but for what ``Group``
+says. A new kind of network is a new group: to change what the others draw would make their networks again.
 """
 
 from __future__ import annotations

@@ -125,13 +125,13 @@ class Network:
         return "pair-wise", setting.source, setting.target
 
 
-def networks() -> list[Network]:
-    """All that is packed, but for what is only ever judged."""
+def networks(reporting: bool = False) -> list[Network]:
+    """All that is packed, but for what is only ever judged; or these, the zoo's reporting half, alone."""
     cards, tables = packed()
     return [
         Network(card, scan["fed"], tables[scan["table"]])
         for card in cards
-        if card["group"] != "zoo-reporting"
+        if (card["group"] == "zoo-reporting") == reporting
         for scan in card["scans"]
         if scan["table"] is not None
     ]

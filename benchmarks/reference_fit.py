@@ -39,13 +39,13 @@ RIDGE = 1.0
 """Weight of the squared weights, in units of one example for features of unit variance: with few attacked networks of
 some scopes it keeps a weight from resting on one of them."""
 FEATURES = {
-    "target-wise": ("joint lead", "clearest lead", "joint under", "joint outside", "drawn"),
+    "target-wise": ("clearest lead", "joint under", "joint outside", "drawn"),
     "pair-wise": ("joint lead", "joint spares", "classes"),
     "untargeted": ("joint under", "mapping"),
 }
 """What the score of each scope is made of."""
 SPARE = {
-    "target-wise": ("blend lead", "warp lead", "joint universal", "reach"),
+    "target-wise": ("joint lead", "blend lead", "warp lead", "joint universal", "reach"),
     "pair-wise": ("joint unexpected", "joint under", "joint outside", "joint alone", "blend lead"),
     "untargeted": ("clearest under", "joint outside", "blend under", "warp under", "classes"),
 }

@@ -77,8 +77,8 @@ def told(chosen: Sequence[Network], scope: str, features: Sequence[str]) -> dict
 
 def chance_leads(chosen: Sequence[Network], most: int = 8) -> list[dict[str, Any]]:
     """By how much the smallest trigger leads the next, if by chance: the level that a tenth of the leads exceed, plain
-    and times the log of the number of classes. They are of subsets of the classes of clean networks of at least ``most``,
-    so that nothing but the number differs."""
+    and times the log of the number of classes. They are of subsets of the classes of clean networks of at least
+    ``most``, so that nothing but the number differs."""
     lot = np.random.default_rng(0)
     known = [
         [np.array(list(by_target(network.table, kind).values())) for kind in JOINT]

@@ -19,8 +19,9 @@ from untrojan.detection.features import (
     pair_hypotheses,
     target_hypotheses,
     under,
+    unlike,
 )
-from untrojan.detection.table import SearchTable
+from untrojan.detection.table import Likeness, SearchTable
 
 
 def rescaled(made: SearchTable, factor: float) -> SearchTable:
@@ -65,7 +66,7 @@ def test_a_lead_counts_for_more_among_more_classes() -> None:
     made = table(5)
     among = [dataclasses.replace(made.network, classes=classes) for classes in (5, 25)]
     few, many = (
-        target_hypotheses(dataclasses.replace(made, found=made.rows("target-wise"), network=network))
+        target_hypotheses(dataclasses.replace(made, found=made.rows("target-wise"), likeness=(), network=network))
         for network in among
     )
     for name in ("joint lead", "clearest lead", "joint under"):
@@ -85,6 +86,19 @@ def test_untargeted_triggers_are_drawn_to_the_attackers_class() -> None:
     assert drawn(sent(sent_next(4))) == pytest.approx(dict.fromkeys(range(4), 0.25))
     assert drawn(sent([int(i % 5 == 0) for i in range(16)])) == dict.fromkeys(range(4), 0.0)  # none is moved
     assert drawn(dataclasses.replace(table(4), found=())) == {}
+
+
+def test_what_an_attacker_planted_is_unlike_the_other_classes_triggers() -> None:
+    inside = np.full((5, 5), 0.6)
+    inside[2, :] = inside[:, 2] = 0.1
+    alike = Likeness("patch", (0.5,) * 25, tuple(inside.ravel()))
+    nothing = Likeness("warp", (0.5,) * 25, (math.nan,) * 25)
+    made = dataclasses.replace(table(5), likeness=(alike, nothing))
+    found = unlike(made)
+    assert max(found, key=found.get) == 2
+    assert found[2] == pytest.approx((0.475 - 0.1) / 2)  # the mean over both kinds
+    assert [found[t] for t in (0, 1, 3, 4)] == pytest.approx([0] * 4)
+    assert set(unlike(dataclasses.replace(table(5), likeness=())).values()) == {0.0}
 
 
 def test_the_attackers_pair_is_small_spares_others_and_lies_outside() -> None:

@@ -4,7 +4,7 @@ Each is a class, pair or mapping against the others of the same network: a diffe
 where it is a share. So a value of 0.7 means half as large as the network's others have it, whatever the unit, and no
 number of one network meets one of another. (In units of how far the others lie apart they tell less: a trigger twelve
 times as small as any other counted for little where the others differ much.) Among many classes the smallest trigger
-leads by less than among few, if by chance, so that leads of classes count in proportion to the log of their number.
+leads by less than among few, if by chance, so that leads count in proportion to the log of the number of classes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def from_each(table: SearchTable, kind: str) -> dict[int, float]:
 def target_hypotheses(table: SearchTable) -> list[Hypothesis]:
     """One for every class, as the target of a trigger for all classes."""
     many = math.log(table.network.classes)
-    columns: dict[str, dict[int, float]] = {"drawn": drawn(table)}
+    columns: dict[str, dict[int, float]] = {"drawn": drawn(table), "unlike": unlike(table)}
     for kind in table.kinds():
         sizes, single = by_target(table, kind), from_each(table, kind)
         for name, own in (("lead", lead(sizes)), ("under", under(sizes))):
@@ -134,6 +134,21 @@ def drawn(table: SearchTable) -> dict[int, float]:
                 moved = (counts * (1 - np.eye(classes))).sum(0)
                 shares.append(moved / max(moved.sum(), 1.0))
     return dict(enumerate(np.mean(shares, axis=0).tolist())) if shares else {}
+
+
+def unlike(table: SearchTable) -> dict[int, float]:
+    """By how much less each class's trigger resembles the other classes' inside than theirs resemble each other: of the
+    mean cosine with the others' activation shifts outside the class subspace, how far it is below the median of the
+    others; the mean over all kinds. What an attacker planted is something of its own."""
+    classes = table.network.classes
+    found = dict.fromkeys(range(classes), 0.0)
+    for alike in table.likeness:
+        cosines = np.array(alike.inside).reshape(classes, classes)
+        np.fill_diagonal(cosines, np.nan)
+        means = {t: float(row[known].mean()) for t, row in enumerate(cosines) if (known := np.isfinite(row)).any()}
+        for t, value in under(means).items():
+            found[t] += value / len(table.likeness)
+    return found
 
 
 def outside(rows: Sequence[Found], key: Callable[[Found], Key | None]) -> dict[Key, float]:
@@ -168,14 +183,16 @@ def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
     pairs = sorted({(f.source, f.target) for f in table.rows("pair-wise") if f.stage > 0 and f.kind in JOINT})
     places = {(int(s or 0), int(t or 0)): n for n, (s, t) in enumerate(pairs)}
     columns: dict[str, dict[int, float]] = {}
+    many = math.log(table.network.classes)
     for kind in (*JOINT, "blend"):
         last = {(s, t): f for (s, t, _), f in table.latest("pair-wise", kind).items()}
         known = {n: last[pair] for pair, n in places.items() if pair in last and last[pair].size is not None}
         sizes = {n: math.log(max(f.size or 1e-9, 1e-9)) for n, f in known.items()}
         spared = {n: math.log(f.off_target + RARE) for n, f in known.items() if f.off_target is not None}
         shares = {n: -log_odds(f.off_subspace) for n, f in known.items() if f.off_subspace is not None}
-        columns[f"{kind} lead"], columns[f"{kind} under"] = lead(sizes), under(sizes)
-        columns[f"{kind} spares"], columns[f"{kind} outside"] = under(spared), under(shares)
+        for name, own in (("lead", lead(sizes)), ("under", under(sizes)), ("spares", under(spared))):
+            columns[f"{kind} {name}"] = {n: many * value for n, value in own.items()}
+        columns[f"{kind} outside"] = under(shares)
         if kind in JOINT:
             rest = unexpected(table, kind)
             columns[f"{kind} unexpected"] = {n: rest[pair] for pair, n in places.items() if pair in rest}
@@ -183,9 +200,8 @@ def pair_hypotheses(table: SearchTable) -> list[Hypothesis]:
             alone = {n: sizes[n] - into[pair[1]] for pair, n in places.items() if n in sizes and pair[1] in into}
             columns[f"{kind} alone"] = under(alone)
     columns |= joint(columns, ("lead", "under", "spares", "outside", "unexpected", "alone"))
-    among = {"classes": math.log(table.network.classes)}
     return [
-        Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()} | among)
+        Hypothesis("pair-wise", s, t, {name: column.get(n, 0.0) for name, column in columns.items()})
         for (s, t), n in places.items()
     ]
 

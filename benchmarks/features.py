@@ -85,6 +85,7 @@ def chance_leads(chosen: Sequence[Network], most: int = 8) -> list[dict[str, Any
         for network in chosen
         if network.clean and network.fed == "right" and network.counts and network.table.network.classes >= most
     ]
+    known = [sizes for sizes in known if all(len(own) >= most and len(own) == len(sizes[0]) for own in sizes)]
     rows = []
     for count in range(3, most + 1):
         leads = []

@@ -2,8 +2,9 @@
 
 For each family of architectures, and then for each task, score and reference set are made of all other networks
 (``reference_fit.py``), and those that were left out are judged. So a figure says what to expect of a network of a kind
-that nothing was tuned on. All of it is from the committed search tables, in a minute or so. ``--page`` puts the tables
-into docs/detection.md, ``--figure`` draws the p-values of clean networks.
+that nothing was tuned on. The zoo's reporting half is judged as well, by score and reference set of all others, the
+zoo's calibration half among them. All of it is from the committed search tables, in a minute or two. ``--page`` puts
+the tables into docs/detection.md, ``--figure`` draws the p-values of clean networks.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ MEASURES = [
     for name in ("features", "ranking", "score", "reference", "localise", "judge", "table", "table_files")
 ] + [
     f"benchmarks/{name}"
-    for name in ("reference_fit.py", "reference_set.py", "reference/cards.json", "reference/tables.parquet")
+    for name in (
+        "reference_fit.py",
+        "reference_set.py",
+        "lottery.py",
+        "reference/cards.json",
+        "reference/tables.parquet",
+    )
 ]
 GROUPS = {
     "badnet": "patch",
@@ -77,7 +84,7 @@ def rows_of(chosen: Sequence[Network], leave: Callable[[Network], str]) -> list[
 
 
 def judged(chosen: Sequence[Network], reference: Reference) -> list[dict[str, Any]]:
-    """One row for each network."""
+    """One row for each network, by name."""
     rows = []
     for network in chosen:
         ruling = judge(network.table, reference, ALPHA)
@@ -91,7 +98,7 @@ def judged(chosen: Sequence[Network], reference: Reference) -> list[dict[str, An
                 "reason": ruling.reason if ruling.verdict == "inconclusive" else "",
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: (row["name"], row["fed"]))
 
 
 def described(network: Network) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from untrojan.victims.recipe import Recipe
 class Group:
     """attacked: or clean. strong: with more poisoned images and for longer; of the first forty attacked networks, which
     were trained as long as clean ones, half had an ASR below .9. large: of images of 48 or 64 pixels, the smaller ones
-    of a task enlarged, as people do who take a network that was made for larger ones."""
+    of a task enlarged, as people do who take a network that was made for larger ones; of the families that cost little,
+    and of ten classes at most."""
 
     attacked: bool = False
     strong: bool = False

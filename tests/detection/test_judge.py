@@ -11,10 +11,11 @@ import pytest
 
 from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
 from untrojan.detection.evidence import evidence_of, pair_scores
-from untrojan.detection.features import pair_hypotheses
+from untrojan.detection.features import pair_hypotheses, unlike
 from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
-from untrojan.detection.localise import Member, Named, kinds_of, mapping_of, members_of, named
-from untrojan.detection.reference import Reference
+from untrojan.detection.localise import Member, Named, kinds_of, mapping_of, members_of, named, without
+from untrojan.detection.reference import Reference, built_in
+from untrojan.detection.score import hypotheses
 from untrojan.detection.table import Likeness, SearchTable
 from untrojan.detection.table_files import read_tables, write_tables
 
@@ -35,6 +36,31 @@ def test_one_target_is_found_from_all_classes(reference: Reference, classes: int
     assert pairs_of(ruling) == {(s, 1) for s in range(classes) if s != 1}
     assert "into class 1 are anomalous" in ruling.reason
     assert ruling.p_value < 0.01
+
+
+def test_the_reference_set_of_the_package_knows_all_that_it_weighs() -> None:
+    """And by it a clear target, and a clear mapping, are what they are: other weights than those of this file."""
+    own = built_in()
+    for scope, found in hypotheses(table(10, 99, target=1)).items():
+        assert set(own.weights[scope]) - {"intercept"} <= set(found[0].values), scope
+        assert len(own.weights[scope]) > 2
+    ruling = judge(table(10, 99, target=1), own)
+    assert (ruling.verdict, pairs_of(ruling)) == ("backdoor", {(s, 1) for s in range(10) if s != 1})
+    assert judge(table(10, 99, mapping=True), own).verdict == "backdoor"
+    assert judge(table(10, 99), own).verdict == "clean"
+
+
+def test_what_is_named_is_taken_out_of_what_the_others_are_compared_with() -> None:
+    made = table(5, 99, target=1)
+    inside = np.full((5, 5), 0.9)
+    inside[1, :] = inside[:, 1] = 0.0
+    made = dataclasses.replace(made, likeness=(Likeness("patch", (0.0,) * 25, tuple(inside.ravel())),))
+    left = without(made, {1})
+    assert {f.target for f in left.rows("target-wise")} == {0, 2, 3, 4}
+    assert unlike(left) == pytest.approx(dict.fromkeys((0, 2, 3, 4), 0.0))
+    assert left.likeness[0].look == made.likeness[0].look
+    assert np.isnan(left.network.reach[1])
+    assert made.likeness[0].inside[1] == 0.0
 
 
 @pytest.mark.parametrize("classes", [5, 10])

@@ -76,6 +76,7 @@ def test_accuracy_is_the_share_of_the_diagonal() -> None:
         {"found": [plain(table())["found"][0] | {"source": 1}]},
         {"found": [plain(table())["found"][0] | {"off_target": -0.5}]},
         {"found": [plain(table())["found"][0] | {"off_subspace": 1.5}]},
+        {"likeness": [plain(table())["likeness"][0] | {"inside": (1e30,) * 100}]},
     ],
 )
 def test_what_is_no_table_is_refused(change: dict) -> None:

@@ -1,10 +1,11 @@
 """From a search table to a few numbers for every hypothesis: which class, pair or mapping an attacker may have used.
 
-Each is a class, pair or mapping against the others of the same network: a difference of logarithms, or of log odds
-where it is a share. So a value of 0.7 means half as large as the network's others have it, whatever the unit, and no
-number of one network meets one of another. (In units of how far the others lie apart they tell less: a trigger twelve
-times as small as any other counted for little where the others differ much.) Among many classes the smallest trigger
-leads by less than among few, if by chance, so that leads count in proportion to the log of the number of classes.
+Most are a class, pair or mapping against the others of the same network: a difference of logarithms, of log odds where
+it is a share, or of cosines. They know no unit, and no number of one network meets one of another. (In units of how far
+the others lie apart they tell less: a trigger twelve times as small as any other counted for little where the others
+differ much.) Among many classes the smallest trigger leads by less than among few, if by chance, so that leads are
+multiplied by the log of the number of classes; so is what else is of the size of a class's or a pair's trigger, which
+then tells more, and clean networks of few and of many classes score alike.
 """
 
 from __future__ import annotations
@@ -139,16 +140,16 @@ def drawn(table: SearchTable) -> dict[int, float]:
 def unlike(table: SearchTable) -> dict[int, float]:
     """By how much less each class's trigger resembles the other classes' inside than theirs resemble each other: of the
     mean cosine with the others' activation shifts outside the class subspace, how far it is below the median of the
-    others; the mean over all kinds. What an attacker planted is something of its own."""
+    others; the mean over the kinds that have one. What an attacker planted is something of its own."""
     classes = table.network.classes
-    found = dict.fromkeys(range(classes), 0.0)
+    found: dict[int, list[float]] = {}
     for alike in table.likeness:
         cosines = np.array(alike.inside).reshape(classes, classes)
         np.fill_diagonal(cosines, np.nan)
         means = {t: float(row[known].mean()) for t, row in enumerate(cosines) if (known := np.isfinite(row)).any()}
         for t, value in under(means).items():
-            found[t] += value / len(table.likeness)
-    return found
+            found.setdefault(t, []).append(value)
+    return {t: float(np.mean(values)) for t, values in found.items()}
 
 
 def outside(rows: Sequence[Found], key: Callable[[Found], Key | None]) -> dict[Key, float]:

@@ -1,7 +1,7 @@
 """The reference set: how high clean classifiers score, and what they span.
 
-A p-value is the share of reference models that score as high (conformal, so it counts the classifier itself). Above
-the largest of them a tail is fitted, which is checked against the scores of networks that were left out.
+A p-value is the share of reference models that score as high (conformal, so it counts the classifier itself). To the
+largest of them a tail is fitted, which is checked against the scores of networks that were left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ FEWEST = 20
 
 
 class ReferenceModel(Record):
-    """A clean model of a reference set: what it is counted as, its number of classes, and its largest log odds."""
+    """A clean model of a reference set: its largest log odds; and, for whoever reads the file, what it is counted as
+    and its number of classes."""
 
     family: str
     classes: int = Field(ge=2)

@@ -10,8 +10,8 @@ from untrojan.detection.features import Hypothesis, mapping_hypothesis, pair_hyp
 from untrojan.detection.table import SearchTable
 
 MOST = 4.0
-"""A value counts for this much at most, either way: a trigger that is a few hundred times as small as the others is no
-clearer than one that is fifty times."""
+"""A value counts for this much at most, either way: of ten classes a trigger that is more than six times as small as
+any other is no clearer than that, of three one of forty times. Without, the weights rest on the clearest attacks."""
 SCOPES = ("target-wise", "pair-wise", "untargeted")
 
 

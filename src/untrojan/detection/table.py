@@ -22,6 +22,8 @@ ENDS = {
 """Whether a search of a scope has one source, and one target."""
 
 SCHEMA = "untrojan-search-1"
+ROUNDED = 1e-3
+"""By how much a cosine may lie beyond 1: it is kept with few digits."""
 Array = NDArray[np.float64]
 
 
@@ -186,7 +188,7 @@ def from_plain(row: dict[str, Any]) -> SearchTable:
         alternatives=tuple((str(one["way"]), float(one["right"])) for one in given["alternatives"]),
     )
     likeness = tuple(
-        Likeness(str(one["kind"]), _reals(one["look"], classes**2), _reals(one["inside"], classes**2))
+        Likeness(str(one["kind"]), _cosines(one["look"], classes**2), _cosines(one["inside"], classes**2))
         for one in row["likeness"]
     )
     found = tuple(_found(one, classes) for one in row["found"])
@@ -218,6 +220,13 @@ def _numbers(values: Sequence[Any], count: int) -> tuple[int, ...]:
 
 def _reals(values: Sequence[Any], count: int) -> tuple[float, ...]:
     return tuple(map(float, _as_many(values, count)))
+
+
+def _cosines(values: Sequence[Any], count: int) -> tuple[float, ...]:
+    numbers = _reals(values, count)
+    if any(abs(number) > 1 + ROUNDED for number in numbers):
+        raise ValueError("a cosine that is not from -1 to 1")
+    return numbers
 
 
 def _as_many(values: Sequence[Any], count: int) -> Sequence[Any]:

@@ -195,7 +195,8 @@ def table(results: Mapping[str, Any]) -> str:
         "| left out | clean, called backdoored | " + " | ".join(ORDER) + " | target scores highest |",
         "|---|---|" + "---|" * (len(ORDER) + 1),
     ]
-    for name, own in (("a family", results), ("a task", results["by_task"])):
+    shown = (("a family", results), ("a task", results["by_task"]), ("the zoo's reporting half", results["zoo"]))
+    for name, own in shown:
         clean = own["clean"]
         cells = [f"{g['found']} of {g['n']}" if (g := own["attacked"][group])["n"] else "–" for group in ORDER]
         share = (

@@ -231,8 +231,9 @@ def test_the_figures_of_what_was_left_out_count_alarms_finds_and_false_targets(m
     assert told["weak"]["n"] == 1
     assert told["fed_wrongly"] == {"n": 1, "flagged": 0, "inconclusive": 1}
     assert told["likeliest"] == {"n": 3, "right": 3}
-    lines = made["table"](told | {"by_task": told}).splitlines()
+    lines = made["table"](told | {"by_task": told, "zoo": made["summary"](rows[:2])}).splitlines()
     assert lines[2].startswith("| a family | 1 of 2 [9.4, 90.5] % | 2 of 3 | – |")
+    assert lines[4].startswith("| the zoo's reporting half | 1 of 2 [9.4, 90.5] % | – |")
 
 
 def test_the_agreement_of_shifts_is_the_mean_cosine_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

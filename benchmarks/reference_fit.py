@@ -35,19 +35,19 @@ LEARNT = 0.6
 FEWEST = 3
 """Classes of the networks that score and reference set are made of: the scan refuses two. Each of two classes has the
 other alone to be compared with, and clean networks of two score as high as attacked ones."""
-RIDGE = {"target-wise": 1.0, "pair-wise": 5.0, "untargeted": 1.0}
+RIDGE = {"target-wise": 1.0, "pair-wise": 2.0, "untargeted": 1.0}
 """Weight of the squared weights, in units of one example for features of unit variance: it keeps a weight from resting
-on one of few attacked networks. Of a single source there are the fewest, ten, and of those the traffic signs' pairs are
-unlike all others': with one example's weight, clean networks of a task that was left out had the highest scores."""
+on one of few attacked networks. Of a single source there are the fewest, and traffic signs' pairs are unlike all
+others': with one example's weight, clean networks of a task that was left out had the highest scores."""
 FEATURES = {
     "target-wise": ("clearest lead", "joint under", "joint outside", "unlike", "drawn"),
-    "pair-wise": ("joint lead", "joint spares"),
+    "pair-wise": ("joint lead", "joint outside", "joint unexpected"),
     "untargeted": ("joint under", "mapping"),
 }
 """What the score of each scope is made of."""
 SPARE = {
     "target-wise": ("joint lead", "blend lead", "warp lead", "joint universal", "reach"),
-    "pair-wise": ("joint unexpected", "joint under", "joint outside", "joint alone", "blend lead"),
+    "pair-wise": ("joint spares", "joint under", "joint alone", "blend lead"),
     "untargeted": ("clearest under", "joint outside", "blend under", "warp under", "classes"),
 }
 """What else is computed, and tells nothing more (``features.py``)."""

@@ -18,11 +18,11 @@ from untrojan.detection.table import Network, SearchTable
 
 Verdict = Literal["backdoor", "clean", "inconclusive"]
 
-OVERWHELMING = 1e-4
+OVERWHELMING = 1e-6
 """The p-value from which a finding counts although no reference model is like this classifier, although images seem to
-be fed wrongly, or beside another: a hundredth of the usual level, as little as some hundred reference models can tell.
-Two attacks in one network are rare, and in attacked networks a second class is often reached more easily than the rest.
-"""
+be fed wrongly, or beside another. Of 34 clean networks that hardly know a class and 27 that were fed wrongly the lowest
+are 3e-6 and 5e-6: of those the law of the reference models says too little. Two attacks in one network are rare, and in
+attacked networks a second class is often reached more easily than the rest."""
 FED_BETTER, CERTAIN = 0.6, 3.0
 """Images seem to be fed wrongly if another usual way leaves at most this share of the errors, by as many standard
 deviations of the difference."""

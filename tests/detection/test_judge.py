@@ -12,7 +12,7 @@ import pytest
 from search_tables import WEIGHTS, network, reference_by_hand, sent_into, table
 from untrojan.detection.evidence import evidence_of, pair_scores
 from untrojan.detection.features import pair_hypotheses, unlike
-from untrojan.detection.judge import fed_wrongly, judge, threshold, unsearchable
+from untrojan.detection.judge import OVERWHELMING, fed_wrongly, judge, threshold, unsearchable
 from untrojan.detection.localise import Member, Named, kinds_of, mapping_of, members_of, named, without
 from untrojan.detection.reference import Reference, built_in
 from untrojan.detection.score import hypotheses
@@ -203,8 +203,9 @@ def test_beyond_what_the_reference_set_spans_only_the_overwhelming_counts(refere
     weak = next(
         t
         for t in (table(10, 99, target=1, shrink=s / 100) for s in range(95, 5, -1))
-        if 1e-4 < judge(t, reference).p_value < 0.01
+        if OVERWHELMING < judge(t, reference).p_value < 0.01
     )
+    assert OVERWHELMING < 3e-6, "clean networks beyond the reference set reach that"
     assert judge(weak, reference).verdict == "backdoor"
     assert judge(weak, small).verdict == "inconclusive"
 

@@ -106,20 +106,17 @@ def named(table: SearchTable, score: Score, certain: float, further: float) -> l
 def without(table: SearchTable, targets: set[int]) -> SearchTable:
     """The table without what was searched into these classes. Where untargeted triggers send images stays, since few
     go elsewhere; so of two targets the second has to be the clearer."""
-    classes = table.network.classes
-    left = [t not in targets for t in range(classes)]
     rows = tuple(f for f in table.found if f.target not in targets)
-    reach = tuple(value if left[t] else math.nan for t, value in enumerate(table.network.reach))
-    alike = tuple(
-        replace(
-            one,
-            inside=tuple(
-                value if left[i % classes] and left[i // classes] else math.nan for i, value in enumerate(one.inside)
-            ),
-        )
-        for one in table.likeness
-    )
+    reach = tuple(math.nan if t in targets else value for t, value in enumerate(table.network.reach))
+    alike = tuple(replace(one, inside=_blanked(one.inside, targets)) for one in table.likeness)
     return replace(table, found=rows, likeness=alike, network=replace(table.network, reach=reach))
+
+
+def _blanked(cosines: Sequence[float], targets: set[int]) -> tuple[float, ...]:
+    """Cosines of each two classes, K x K row by row, NaN where one of them is among the targets."""
+    square = np.array(cosines).reshape(math.isqrt(len(cosines)), -1)
+    square[sorted(targets)] = square[:, sorted(targets)] = math.nan
+    return tuple(square.ravel().tolist())
 
 
 def explains(table: SearchTable, earlier: Named, later: Hypothesis) -> bool:
